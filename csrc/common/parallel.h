@@ -1,0 +1,49 @@
+// Fixed work units in parallel: the cut into units depends on the problem alone, results are kept
+// per unit and combined in unit order, so the bits do not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace mtlfast {
+namespace MTLFAST_ISA {
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Below this many element operations a parallel region costs more than it brings.
+constexpr int64_t kSerialWork = 1 << 15;
+
+// Calls body(unit) once for each unit in [0, units). Units are handed out dynamically.
+template <class Body>
+inline void parallel_for(int64_t units, int64_t work, int threads, const Body& body) {
+  if (threads > units) threads = int(units);
+  if (threads <= 1 || work < kSerialWork) {
+    for (int64_t u = 0; u < units; ++u) body(u);
+    return;
+  }
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t u = 0; u < units; ++u) body(u);
+}
+
+// Uninitialised scratch memory, aligned for vectors. Throws std::bad_alloc.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t n) {
+    const size_t bytes = (size_t(n > 0 ? n : 1) * sizeof(T) + 63) / 64 * 64;
+    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  ~Scratch() { std::free(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  T* get() const { return data_; }
+  T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  T* data_;
+};
+
+}  // namespace MTLFAST_ISA
+}  // namespace mtlfast

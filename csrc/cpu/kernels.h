@@ -1,0 +1,25 @@
+// The kernels of one instruction set; table.cpp collects them. Signatures: mtlfast.h.
+#pragma once
+
+#include <type_traits>
+
+#include "mtlfast.h"
+
+namespace mtlfast {
+namespace MTLFAST_ISA {
+
+#define MTLFAST_DECLARE(name) std::remove_pointer_t<decltype(CpuKernels::name)> name
+MTLFAST_DECLARE(pairwise_value);
+MTLFAST_DECLARE(pairwise_affine);
+MTLFAST_DECLARE(graph_value);
+MTLFAST_DECLARE(edge_distance);
+MTLFAST_DECLARE(dense_graph_value);
+MTLFAST_DECLARE(group_value);
+MTLFAST_DECLARE(group_prox);
+MTLFAST_DECLARE(graph_prox);
+MTLFAST_DECLARE(trace_norm_value);
+MTLFAST_DECLARE(trace_norm_prox);
+#undef MTLFAST_DECLARE
+
+}  // namespace MTLFAST_ISA
+}  // namespace mtlfast

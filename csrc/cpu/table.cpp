@@ -1,0 +1,18 @@
+// Compiled once per instruction set: the kernels of that set, in the order of mtlfast.h.
+#include "cpu/kernels.h"
+
+namespace mtlfast {
+namespace MTLFAST_ISA {
+
+#define MTLFAST_STRING(x) #x
+#define MTLFAST_NAME(x) MTLFAST_STRING(x)
+
+extern const CpuKernels table;
+const CpuKernels table = {
+    MTLFAST_NAME(MTLFAST_ISA), pairwise_value, pairwise_affine, graph_value,      edge_distance,
+    dense_graph_value,         group_value,    group_prox,      graph_prox,       trace_norm_value,
+    trace_norm_prox,
+};
+
+}  // namespace MTLFAST_ISA
+}  // namespace mtlfast

@@ -1,0 +1,162 @@
+// The Python module mtlfast._C: a table of contents. It takes addresses, sizes and a thread count,
+// rejects null addresses and negative sizes, releases the GIL and calls the kernels of the
+// instruction set in use. Meaning and shapes: mtlfast.h. No torch, no maths.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "mtlfast.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using mtlfast::CpuKernels;
+using mtlfast::DType;
+using Address = std::uintptr_t;
+
+const CpuKernels* kernels = mtlfast::cpu_kernels();
+
+template <class T = void>
+T* required(Address address) {
+  if (address == 0) throw py::value_error("mtlfast._C: a required address is null");
+  return reinterpret_cast<T*>(address);
+}
+
+template <class T = void>
+T* optional(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+int64_t size(int64_t n) {
+  if (n < 0) throw py::value_error("mtlfast._C: size " + std::to_string(n) + " is negative");
+  return n;
+}
+
+DType dtype(int code) {
+  if (code < 0 || code > 3) throw py::value_error("mtlfast._C: no dtype " + std::to_string(code));
+  return static_cast<DType>(code);
+}
+
+mtlfast::Graph graph(Address row_ptr, Address col, Address weight) {
+  return {required<const int64_t>(row_ptr), required<const int32_t>(col), required(weight)};
+}
+
+template <class Kernel, class... Args>
+void call(Kernel kernel, Args... args) {
+  py::gil_scoped_release release;
+  kernel(args...);
+}
+
+void pairwise_value(int type, Address w, int64_t K, int64_t d, Address value, Address mean,
+                    int threads) {
+  call(kernels->pairwise_value, dtype(type), required(w), size(K), size(d),
+       required<double>(value), required(mean), threads);
+}
+
+void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, double scale,
+                     bool add_mean, Address out, int threads) {
+  call(kernels->pairwise_affine, dtype(type), required(w), required(mean), size(K), size(d), scale,
+       add_mean, required(out), threads);
+}
+
+void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
+                 int64_t d, Address value, Address grad, int threads) {
+  call(kernels->graph_value, dtype(type), required(w), graph(row_ptr, col, weight), size(K),
+       size(d), required<double>(value), optional(grad), threads);
+}
+
+void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
+                   Address out, int threads) {
+  call(kernels->edge_distance, dtype(type), required(w), required<const int64_t>(src),
+       required<const int64_t>(dst), size(E), size(d), required(out), threads);
+}
+
+void dense_graph_value(int type, Address w, Address a, int64_t K, int64_t d, Address value,
+                       Address grad, Address distance, int threads) {
+  call(kernels->dense_graph_value, dtype(type), required(w), required(a), size(K), size(d),
+       required<double>(value), optional(grad), optional(distance), threads);
+}
+
+void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t K, int64_t d,
+                 Address value, Address grad, int threads) {
+  call(kernels->group_value, dtype(type), required(w), required<const int64_t>(ptr),
+       required<const int64_t>(member), size(G), size(K), size(d), required<double>(value),
+       optional(grad), threads);
+}
+
+void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int64_t K, int64_t d,
+                double step, Address out, int threads) {
+  call(kernels->group_prox, dtype(type), required(w), required<const int64_t>(ptr),
+       required<const int64_t>(member), size(G), size(K), size(d), step, required(out), threads);
+}
+
+void graph_prox(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
+                int64_t d, double step, double tol, int64_t max_iter, Address out, Address status,
+                Address residual, int threads) {
+  call(kernels->graph_prox, dtype(type), required(w), graph(row_ptr, col, weight), size(K),
+       size(d), step, tol, size(max_iter), required(out), required<int64_t>(status),
+       required<double>(residual), threads);
+}
+
+void trace_norm_value(int type, Address w, int64_t B, int64_t m, int64_t n, Address value,
+                      Address grad, int threads) {
+  call(kernels->trace_norm_value, dtype(type), required(w), size(B), size(m), size(n),
+       required<double>(value), optional(grad), threads);
+}
+
+void trace_norm_prox(int type, Address w, Address threshold, int64_t B, int64_t m, int64_t n,
+                     Address out, int threads) {
+  call(kernels->trace_norm_prox, dtype(type), required(w), required<const double>(threshold),
+       size(B), size(m), size(n), required(out), threads);
+}
+
+// The instruction set in use; with a name, switches to it first.
+std::string use_isa(const std::string& name) {
+  if (!name.empty()) {
+    const CpuKernels* chosen = mtlfast::cpu_kernels(name.c_str());
+    if (chosen == nullptr) throw py::value_error("mtlfast._C: cannot run instruction set " + name);
+    kernels = chosen;
+  }
+  return kernels->isa;
+}
+
+py::list runnable_isas() {
+  const char* names[3];
+  py::list list;
+  for (int i = 0, n = mtlfast::cpu_isas(names); i < n; ++i) list.append(names[i]);
+  return list;
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["compiler"] = MTLFAST_COMPILER;
+  info["built_isas"] = py::make_tuple(MTLFAST_ISA_NAMES);
+#ifdef _OPENMP
+  info["openmp"] = int(_OPENMP);
+#else
+  info["openmp"] = py::none();
+#endif
+  info["cuda"] = false;
+  info["cuda_archs"] = py::tuple();
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native kernels of mtlfast; call them through mtlfast, which checks the arguments.";
+  m.def("pairwise_value", &pairwise_value);
+  m.def("pairwise_affine", &pairwise_affine);
+  m.def("graph_value", &graph_value);
+  m.def("edge_distance", &edge_distance);
+  m.def("dense_graph_value", &dense_graph_value);
+  m.def("group_value", &group_value);
+  m.def("group_prox", &group_prox);
+  m.def("graph_prox", &graph_prox);
+  m.def("trace_norm_value", &trace_norm_value);
+  m.def("trace_norm_prox", &trace_norm_prox);
+  m.def("use_isa", &use_isa, py::arg("name") = "");
+  m.def("runnable_isas", &runnable_isas);
+  m.def("build_info", &build_info);
+}

@@ -1,0 +1,84 @@
+// The C++ signature of every native kernel, with the shape of every array.
+//
+// Kernels know arrays and no checks: sizes are right, pointers are valid and arrays are dense and
+// row-major by the time they get here. `threads` is an upper bound; the bits of every result are
+// the same for any value of it. K tasks, d parameters a task, T the element type named by DType.
+#pragma once
+
+#include <cstdint>
+
+namespace mtlfast {
+
+enum class DType : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
+
+// Symmetric sparse task graph, row i in [row_ptr[i], row_ptr[i+1]), columns sorted within a row.
+// `weight` is s_ij = A_ij + A_ji in W's arithmetic type (double for float64, else float).
+struct Graph {
+  const int64_t* row_ptr;  // [K + 1]
+  const int32_t* col;      // [row_ptr[K]]
+  const void* weight;      // [row_ptr[K]]
+};
+
+// One table per instruction set; filled by cpu/table.cpp, picked by cpu/dispatch.cpp.
+struct CpuKernels {
+  const char* isa;
+
+  // value = 2K Σ_i ‖w_i − w̄‖²;  mean = (hi, lo) with w̄ = hi + lo in W's arithmetic type.
+  void (*pairwise_value)(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
+                         double* value /*[1]*/, void* mean /*[2, d]*/, int threads);
+
+  // out = scale·(w − w̄), plus w̄ when add_mean.  out may be w.
+  void (*pairwise_affine)(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/, int64_t K,
+                          int64_t d, double scale, bool add_mean, void* out /*[K, d]*/, int threads);
+
+  // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2 Σ_j s_ij (w_i − w_j), left out when grad is null.
+  void (*graph_value)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d,
+                      double* value /*[1]*/, void* grad /*[K, d] or null*/, int threads);
+
+  // out[e] = ‖w_src[e] − w_dst[e]‖² in W's arithmetic type.
+  void (*edge_distance)(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
+                        const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*[E]*/,
+                        int threads);
+
+  // The same as graph_value for a dense A [K, K] of W's arithmetic type (A_ij and A_ji both count);
+  // distance_ij = ‖w_i − w_j‖², left out when null.
+  void (*dense_graph_value)(DType, const void* w /*[K, d]*/, const void* a /*[K, K]*/, int64_t K,
+                            int64_t d, double* value /*[1]*/, void* grad /*[K, d] or null*/,
+                            void* distance /*[K, K] or null*/, int threads);
+
+  // Tasks member[ptr[g] .. ptr[g+1]) are linked all to all with weight 1 in both directions:
+  // value = Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;  grad_i = 4 n_g (w_i − w̄_g), left out when grad is null.
+  void (*group_value)(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
+                      const int64_t* member /*[K]*/, int64_t G, int64_t K, int64_t d,
+                      double* value /*[1]*/, void* grad /*[K, d] or null*/, int threads);
+
+  // out_i = w̄_g + (w_i − w̄_g) / (1 + 4 n_g step): the prox of group_value.  out may be w.
+  void (*group_prox)(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
+                     const int64_t* member /*[K]*/, int64_t G, int64_t K, int64_t d, double step,
+                     void* out /*[K, d]*/, int threads);
+
+  // X with (I + 4·step·L) X = W by conjugate gradients in double, all columns at once; L the
+  // Laplacian of (A + Aᵀ)/2, weight in double.  status = (iterations, 1 when a direction of negative
+  // curvature was met), residual = max over columns of ‖w − (I + 4·step·L)x‖ / ‖w‖.
+  void (*graph_prox)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, double step,
+                     double tol, int64_t max_iter, void* out /*[K, d]*/, int64_t* status /*[2]*/,
+                     double* residual /*[1]*/, int threads);
+
+  // For each of B matrices w_b = U diag(σ) Vᵀ, min(m, n) ≤ 64: value = Σ σ_i, and
+  // grad = Σ_{σ_i > rank cut} u_i v_iᵀ, left out when grad is null. `finite` counts finite matrices.
+  void (*trace_norm_value)(DType, const void* w /*[B, m, n]*/, int64_t B, int64_t m, int64_t n,
+                           double* value /*[B]*/, void* grad /*[B, m, n] or null*/, int threads);
+
+  // out_b = U diag((σ − threshold_b)₊) Vᵀ.  out may be w.
+  void (*trace_norm_prox)(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/,
+                          int64_t B, int64_t m, int64_t n, void* out /*[B, m, n]*/, int threads);
+};
+
+// The widest table this machine can run, or the one named by `isa`; null for an unknown name or an
+// instruction set that this machine lacks.
+const CpuKernels* cpu_kernels(const char* isa = nullptr);
+
+// Names of the tables in this binary that this machine can run, widest last; returns how many.
+int cpu_isas(const char* names[3]);
+
+}  // namespace mtlfast

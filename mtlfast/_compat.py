@@ -1,0 +1,30 @@
+"""Everything that touches private or version-dependent parts of torch, in one place."""
+
+import torch
+from torch.autograd import forward_ad
+
+_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
+_transforms_active = torch._C._are_functorch_transforms_active
+
+
+def needs_reference(*tensors):
+    """True where an autograd.Function over a native op would be silently wrong.
+
+    That is inside a functorch transform (``torch.func.grad``, ``vmap``, ``jvp``, …), in forward-mode
+    automatic differentiation, and for tensor subclasses (DTensor, FakeTensor): there the public
+    functions run the differentiable reference instead. The transform probe comes first: the others
+    see nothing under ``torch.compile(torch.func.grad(f))``.
+    """
+    if _transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return any(type(t) not in _PLAIN_TYPES for t in tensors)
+
+
+def wants_grad(*tensors):
+    """True when autograd must record an operation on these tensors."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def wants_double_backward():
+    """Inside ``backward``: True when the gradient itself must be differentiable."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()

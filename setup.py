@@ -1,0 +1,128 @@
+"""Builds mtlfast._C from C++ and pybind11 alone; torch is not needed to build.
+
+Every source in csrc/cpu is compiled once per instruction set and picked at run time. Switches:
+MAX_JOBS (parallel compilations), MTLFAST_SANITIZE (for example "address,undefined"), CXX.
+Without a C++ compiler the package installs without the compiled module and says so.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ninja
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"]
+AVX512 = [f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")]
+ISA_FLAGS = {"baseline": []}
+if X86_64:
+    ISA_FLAGS |= {"x86_64_v3": AVX2, "x86_64_v4": [*AVX2, *AVX512]}
+
+# -ffp-contract=off: no fused multiply-add behind our back, so that every instruction set gives the
+# same bits. -Wno-psabi: vectors are passed between inlined functions only.
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Werror=return-type",
+    "-Wno-psabi",
+    "-Wno-unknown-pragmas",
+]
+
+
+def compiler():
+    """The C++ compiler and whether it has OpenMP; (None, False) where there is none."""
+    cxx = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    if cxx is None:
+        return None, False
+    probe = subprocess.run(
+        [*cxx.split(), "-fopenmp", "-x", "c++", "-", "-o", os.devnull],
+        input="#include <omp.h>\nint main() { return omp_get_max_threads() < 0; }",
+        capture_output=True,
+        text=True,
+    )
+    return cxx, probe.returncode == 0
+
+
+def version_of(cxx):
+    out = subprocess.run([*cxx.split(), "--version"], capture_output=True, text=True).stdout
+    return (out.splitlines() or [cxx])[0].replace('"', "")
+
+
+def quoted(path):
+    """A path as ninja takes it."""
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def ninja_file(target, temp, cxx, openmp, include):
+    """The text of build.ninja: one object per source and instruction set, one link."""
+    flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
+    sanitize = os.environ.get("MTLFAST_SANITIZE")
+    if sanitize:
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
+    if X86_64:
+        flags.append("-DMTLFAST_X86_64")
+    compile_line = "$cxx $flags $extra -MMD -MF $out.d -c $in -o $out"
+    lines = [
+        f"cxx = {cxx}",
+        f"flags = {' '.join(flags)}",
+        f"rule compile\n  command = {compile_line}\n  depfile = $out.d\n  deps = gcc",
+        "rule link\n  command = $cxx $flags -shared $in -o $out $libs",
+    ]
+    csrc = ROOT / "csrc"
+    objects = []
+
+    def add(source, name, extra):
+        objects.append(temp / f"{name}.o")
+        lines.append(f"build {quoted(objects[-1])}: compile {quoted(source)}\n  extra = {extra}")
+
+    own = f"'-I{csrc}'"
+    names = ",".join(f'\\"{isa}\\"' for isa in ISA_FLAGS)
+    defines = f'"-DMTLFAST_COMPILER=\\"{version_of(cxx)}\\"" "-DMTLFAST_ISA_NAMES={names}"'
+    python = " ".join(f"'-I{path}'" for path in include)
+    add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
+    add(csrc / "cpu" / "dispatch.cpp", "dispatch", own)
+    for isa, isa_flags in ISA_FLAGS.items():
+        for source in sorted((csrc / "cpu").glob("*.cpp")):
+            if source.name != "dispatch.cpp":
+                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
+                add(source, f"{source.stem}.{isa}", extra)
+    libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
+    inputs = " ".join(quoted(o) for o in objects)
+    lines.append(f"build {quoted(target)}: link {inputs}\n  libs = {libs}")
+    return "\n".join(lines) + "\n"
+
+
+class NinjaBuild(build_ext):
+    def build_extension(self, ext):
+        cxx, openmp = compiler()
+        if cxx is None:
+            print("mtlfast: no C++ compiler found; installing without the compiled module")
+            return
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        temp = Path(self.build_temp).resolve() / "mtlfast"
+        temp.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        include = [pybind11.get_include(), *dict.fromkeys(self.compiler.include_dirs)]
+        (temp / "build.ninja").write_text(ninja_file(target, temp, cxx, openmp, include))
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+        command = [Path(ninja.BIN_DIR) / "ninja", "-C", temp, "-j", jobs]
+        subprocess.run([str(part) for part in command], check=True)
+
+
+# optional: an absent binary (no compiler) is no error; a failed compilation still is.
+extension = Extension("mtlfast._C", sources=[], optional=True)
+setup(ext_modules=[extension], cmdclass={"build_ext": NinjaBuild})
