@@ -28,18 +28,9 @@ if X86_64:
 # -ffp-contract=off: no fused multiply-add behind our back, so that every instruction set gives the
 # same bits. -Wno-psabi: vectors are passed between inlined functions only.
 FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-Wall",
-    "-Wextra",
-    "-Werror=return-type",
-    "-Wno-psabi",
-    "-Wno-unknown-pragmas",
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"),
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    *("-Wall", "-Wextra", "-Werror=return-type", "-Wno-psabi", "-Wno-unknown-pragmas"),
 ]
 
 

@@ -27,7 +27,7 @@ def check_float_tensor(function, argument, value):
 
 
 def as_rows(function, W):
-    """``W``, a tensor ``[K, *]`` or a list of K equally shaped tensors, as one tensor ``[K, d]``."""
+    """``W``, a tensor ``[K, *]`` or a list of K equally shaped tensors, as rows ``[K, d]``."""
     if isinstance(W, (list, tuple)):
         return _stack(function, W)
     check_float_tensor(function, "W", W)

@@ -10,10 +10,10 @@ _transforms_active = torch._C._are_functorch_transforms_active
 def needs_reference(*tensors):
     """True where an autograd.Function over a native op would be silently wrong.
 
-    That is inside a functorch transform (``torch.func.grad``, ``vmap``, ``jvp``, …), in forward-mode
-    automatic differentiation, and for tensor subclasses (DTensor, FakeTensor): there the public
-    functions run the differentiable reference instead. The transform probe comes first: the others
-    see nothing under ``torch.compile(torch.func.grad(f))``.
+    That is inside a functorch transform (``torch.func.grad``, ``vmap``, ``jvp``, …), in
+    forward-mode automatic differentiation, and for tensor subclasses (DTensor, FakeTensor): there
+    the public functions run the differentiable reference instead. The transform probe comes first:
+    the others see nothing under ``torch.compile(torch.func.grad(f))``.
     """
     if _transforms_active() or forward_ad._current_level >= 0:
         return True

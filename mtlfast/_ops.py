@@ -1,4 +1,4 @@
-"""The ops ``torch.ops.mtlfast.*``: schema, native kernel, fallback and shapes of each, in one table.
+"""The ops ``torch.ops.mtlfast.*``: schema, kernel, fallback and shapes of each, in one table.
 
 An op's native kernel is the function of its name in :mod:`mtlfast._native`, registered for the CPU
 where the compiled module is present; its fallback for every other device is the function of its

@@ -30,7 +30,7 @@ def plain(function):
 
 
 def centred(w):
-    """``w − w̄``; rows are first taken relative to the first, so that nearly equal rows are exact."""
+    """``w − w̄``, with rows first taken relative to the first: exact also for nearly equal rows."""
     shifted = w - w[:1]
     return shifted - shifted.mean(0)
 
