@@ -1,9 +1,17 @@
 """mtlfast: task-relation regularizers for multi-task learning in PyTorch."""
 
 from mtlfast._native import FallbackWarning
+from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 
 __version__ = "0.1.0"
 
-__all__ = ["FallbackWarning", "TaskGraph", "pairwise_prox", "pairwise_reg"]
+__all__ = [
+    "FallbackWarning",
+    "TaskGraph",
+    "graph_prox",
+    "graph_reg",
+    "pairwise_prox",
+    "pairwise_reg",
+]
