@@ -189,6 +189,9 @@ def read_sparse(function, A):
         else:
             coo = A.tocoo()
             arrays = (None, np.stack([coo.row, coo.col]), coo.data)
+            if A.format == "bsr":  # zeros that only fill a block are not stored entries
+                kept = coo.data != 0
+                arrays = (None, arrays[1][:, kept], coo.data[kept])
         pointer, parts, values = (x if x is None else as_tensor(function, "A", x) for x in arrays)
         device, by_column = torch.device("cpu"), A.format == "csc"
     else:

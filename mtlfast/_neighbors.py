@@ -31,12 +31,13 @@ def nearest(x, k):
     if x.numel():  # by a power of two, so exactly; squares then neither overflow nor vanish
         exponent = math.frexp(x.abs().max().item())[1]
         x = x * math.ldexp(1.0, -min(max(exponent, -1000), 1000))
-    propose = _tree(x) if _use_tree(num_tasks, dim) else _products(x)
+    tree = _use_tree(num_tasks, dim)
+    propose = _tree(x) if tree else _products(x)
     out = torch.empty((num_tasks, k), dtype=torch.int64)
     rows, m = torch.arange(num_tasks), min(num_tasks, k + 9)  # a row proposes itself too
     while rows.numel():
         again = []
-        width = max(m * max(dim, 1), num_tasks)
+        width = m if tree else num_tasks
         for part in rows.split(max(_CHUNK // width, 1)):
             if m < num_tasks:
                 index, beyond = propose(part, m)
