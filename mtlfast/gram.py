@@ -6,7 +6,7 @@ import torch
 
 from mtlfast import _ops, reference
 from mtlfast._checks import as_rows, check_float_tensor, check_reduction, check_same
-from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
+from mtlfast._compat import needs_reference, outside_transforms, wants_double_backward, wants_grad
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -138,7 +138,9 @@ def _coo_edges(omega, num_tasks):
 
 
 def _csr_edges(omega, num_tasks):
-    start, col, values = omega.crow_indices().long(), omega.col_indices().long(), omega.values()
+    with outside_transforms():
+        start, col, values = omega.crow_indices(), omega.col_indices(), omega.values()
+    start, col = start.long(), col.long()
     if start.shape != (num_tasks + 1,) or col.dim() != 1 or values.shape != col.shape:
         raise ValueError(
             f"gram_reg: omega must hold K+1={num_tasks + 1} row pointers and one value for each "
@@ -154,12 +156,12 @@ def _csr_edges(omega, num_tasks):
         )
     _check_indices("column", col, num_tasks)
     row = torch.arange(num_tasks, device=col.device).repeat_interleave(counts)
-    key = row * num_tasks + col
-    if (key.diff() > 0).all():
-        return row, col, values
-    key, place = key.unique(return_inverse=True)  # entries out of order, or given in parts
-    values = values.new_zeros(key.shape).index_add(0, place, values)
-    return key // num_tasks, key % num_tasks, values
+    if not (col.diff() > 0).logical_or(row.diff() > 0).all():
+        raise ValueError(
+            "gram_reg: omega's column indices must rise within each row (as torch requires of "
+            "CSR), got a row out of order or with a repeated column; a COO tensor may have either"
+        )
+    return row, col, values
 
 
 def _terms(w, omega):
@@ -206,8 +208,8 @@ def gram_reg(W, omega, *, reduction="sum"):
     Args:
         W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
             bfloat16 or float16; any device with float64, any strides.
-        omega: dense ``[K, K]``, symmetric or not; a sparse COO or CSR tensor ``[K, K]`` (entries
-            stored twice are summed); or :class:`LowRank`. It has W's dtype and device, and gets a
+        omega: dense ``[K, K]``, symmetric or not; a sparse COO (entries stored twice are summed)
+            or CSR tensor ``[K, K]``; or :class:`LowRank`. It has W's dtype and device, and gets a
             gradient in its own form if it requires one: at the stored entries of a sparse tensor,
             in the factor of a LowRank.
         reduction: ``"sum"`` or ``"mean"``.

@@ -12,6 +12,11 @@ from torch.utils.checkpoint import checkpoint
 import mtlfast
 from mtlfast import LowRank, gram_reg
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Sparse"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script`"),
+]
+
 FORMS = ("dense", "coo", "uncoalesced", "csr", "lowrank")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -112,20 +117,6 @@ def test_a_sparse_leaf_gets_a_gradient_in_its_layout(layout):
     stored = omega.detach().to_dense() != 0
     expected = -2 * (w @ w.T - dense(values)) * stored
     close(omega.grad.to_dense(), expected, 1e-14)
-
-
-def test_csr_with_unsorted_and_repeated_columns():
-    start, col = torch.tensor([0, 3, 4]), torch.tensor([1, 0, 1, 0])
-    values = randn(4).requires_grad_()
-    w = randn(2, 3).requires_grad_()
-    value = gram_reg(w, torch.sparse_csr_tensor(start, col, values, (2, 2)))
-    value.backward()
-    row = torch.tensor([0, 0, 0, 1])
-    expected = oracle(
-        w, values, lambda v: v.new_zeros(2, 2).index_put((row, col), v, accumulate=True)
-    )
-    for actual, wanted in zip((value.detach(), w.grad, values.grad), expected, strict=True):
-        close(actual, wanted, 1e-14)
 
 
 def test_all_forms_of_one_matrix_agree():
@@ -309,7 +300,7 @@ def test_opcheck():
         torch.library.opcheck(ops.gram_dense.default, (w, omega, want))
         torch.library.opcheck(ops.gram_edges.default, (w, row, col, randn(3), want))
         torch.library.opcheck(ops.gram_factor.default, (w, factor, want, not want))
-    torch.library.opcheck(ops.gram_dense_omega_grad.default, (w, omega, randn()))
+    torch.library.opcheck(ops.gram_dense_omega_grad.default, (w, omega, randn(1)[0]))
 
 
 # --- edges, repeats, memory -----------------------------------------------------------------------
@@ -429,6 +420,8 @@ BAD = {
     "csr start": (lambda: csr([1, 1, 1, 2], [0, 1]), ValueError, "got first 1, last 2"),
     "csr end": (lambda: csr([0, 1, 1, 9], [0, 1]), ValueError, "entries 2, got first 0, last 9"),
     "csr length": (lambda: csr([0, 1, 2], [0, 1]), ValueError, r"4 row pointers .* got shapes \[3"),
+    "csr unsorted": (lambda: csr([0, 2, 2, 2], [1, 0]), ValueError, "rise within each row"),
+    "csr repeated": (lambda: csr([0, 0, 2, 2], [1, 1]), ValueError, "a repeated column"),
     "factor": (lambda: LowRank(torch.ones(4, 1)), ValueError, r"\[K=3, r\], got \[4, 1\]"),
     "factor dtype": (lambda: LowRank(torch.ones(3, 1).half()), TypeError, "got torch.float16"),
     "factor dims": (lambda: LowRank(torch.ones(3)), ValueError, r"LowRank: .*\[K, r\], got \[3\]"),
@@ -450,7 +443,7 @@ def test_bad_omega(name):
 def test_bad_w_and_reduction():
     with pytest.raises(ValueError, match='gram_reg: reduction must be "sum" or "mean", got 3'):
         gram_reg(W3, torch.eye(3), reduction=3)
-    with pytest.raises(TypeError, match="gram_reg: W must be float64, .* got torch.int64"):
+    with pytest.raises(TypeError, match=r"gram_reg: W must be float64, .* got torch.int64"):
         gram_reg(W3.long(), torch.eye(3))
     with pytest.raises(ValueError, match=r"gram_reg: W must have shape \[K, \*\]"):
         gram_reg(torch.tensor(1.0), torch.eye(1))
