@@ -85,14 +85,18 @@ def gram_dense_omega_grad(w, omega, scale):
     return grad
 
 
-def _edge_products(w, row, col):
-    """<w_row, w_col> of each edge; the gathered rows stay within a few MiB."""
-    step = max((1 << 18) // max(w.shape[1], 1), 1)
-    products = w.new_empty(row.shape, dtype=torch.float64)
+def _edge_products(x, row, col):
+    """<x_row, x_col> of each edge; the gathered rows take 2 MiB."""
+    dim = x.shape[1]
+    step = max((1 << 17) // max(dim, 1), 1)
+    left, right = (x.new_empty((min(step, row.shape[0]), dim)) for _ in range(2))
+    products = x.new_empty(row.shape)
     for start in range(0, row.shape[0], step):
-        edges = slice(start, start + step)
-        left, right = w[row[edges]].double(), w[col[edges]].double()
-        products[edges] = left.mul_(right).sum(1)
+        edges = slice(start, min(start + step, row.shape[0]))
+        count = edges.stop - edges.start
+        torch.index_select(x, 0, row[edges], out=left[:count])
+        torch.index_select(x, 0, col[edges], out=right[:count])
+        torch.sum(left[:count].mul_(right[:count]), 1, out=products[edges])
     return products
 
 
@@ -102,7 +106,7 @@ def gram_edges(w, row, col, values, want_grad):
     Residuals at stored entries are exact; what W Wᵀ holds elsewhere is ‖WᵀW‖² − Σ <w_r, w_c>².
     """
     x, v = w.double(), values.double()
-    products = _edge_products(w, row, col)
+    products = _edge_products(x, row, col)
     small = x.T @ x
     residual = products - v
     elsewhere = (_square(small) - _square(products)).clamp(min=0)
