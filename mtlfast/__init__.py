@@ -1,6 +1,7 @@
 """mtlfast: task-relation regularizers for multi-task learning in PyTorch."""
 
 from mtlfast._native import FallbackWarning
+from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
 from mtlfast.task_graph import TaskGraph
@@ -9,7 +10,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FallbackWarning",
+    "LowRank",
     "TaskGraph",
+    "gram_reg",
     "graph_prox",
     "graph_reg",
     "pairwise_prox",

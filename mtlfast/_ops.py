@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-from mtlfast import _native, reference
+from mtlfast import _native, _tiles, reference
 from mtlfast._cache import TensorCache
 
 _library = torch.library.Library("mtlfast", "DEF")
@@ -107,7 +107,49 @@ def _register():
         torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
 
 
+def _rows(w, wanted):
+    """A unit gradient of the shape of ``w``, without rows where it is not wanted."""
+    return _value(w, w.shape if wanted else (0, w.shape[1]))
+
+
+# ops without a native kernel, from torch calls in :mod:`mtlfast._tiles`: opaque to the compiler,
+# which would otherwise unroll their loops over tiles
+_TILED = {
+    "gram_dense(Tensor w, Tensor omega, bool want_grad) -> (Tensor, Tensor)": (
+        lambda w, omega, want_grad: (_value(w), _rows(w, want_grad))
+    ),
+    "gram_dense_omega_grad(Tensor w, Tensor omega, Tensor scale) -> Tensor": (
+        lambda w, omega, scale: torch.empty_like(omega, memory_format=torch.contiguous_format)
+    ),
+    "gram_edges(Tensor w, Tensor row, Tensor col, Tensor values, bool want_grad)"
+    " -> (Tensor, Tensor, Tensor)": (
+        lambda w, row, col, values, want_grad: (
+            _value(w),
+            _rows(w, want_grad),
+            _value(w, values.shape),
+        )
+    ),
+    "gram_factor(Tensor w, Tensor factor, bool want_w, bool want_factor)"
+    " -> (Tensor, Tensor, Tensor)": (
+        lambda w, factor, want_w, want_factor: (
+            _value(w),
+            _rows(w, want_w),
+            _rows(factor, want_factor),
+        )
+    ),
+}
+
+
+def _register_tiled():
+    for schema, fake in _TILED.items():
+        name = schema.partition("(")[0]
+        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(name, getattr(_tiles, name), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
+
+
 _register()
+_register_tiled()
 
 pairwise_value = torch.ops.mtlfast.pairwise_value.default
 pairwise_affine = torch.ops.mtlfast.pairwise_affine.default
@@ -119,3 +161,7 @@ dense_distance = torch.ops.mtlfast.dense_distance.default
 group_prox = torch.ops.mtlfast.group_prox.default
 graph_prox = torch.ops.mtlfast.graph_prox.default
 edge_structure = torch.ops.mtlfast.edge_structure.default
+gram_dense = torch.ops.mtlfast.gram_dense.default
+gram_dense_omega_grad = torch.ops.mtlfast.gram_dense_omega_grad.default
+gram_edges = torch.ops.mtlfast.gram_edges.default
+gram_factor = torch.ops.mtlfast.gram_factor.default
