@@ -1,8 +1,9 @@
 """mtlfast: task-relation regularizers for multi-task learning in PyTorch."""
 
+from mtlfast import nn, optim
 from mtlfast._native import FallbackWarning
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
 
 __version__ = "0.1.0"
 
-__all__ = ["FallbackWarning", "pairwise_prox", "pairwise_reg"]
+__all__ = ["FallbackWarning", "nn", "optim", "pairwise_prox", "pairwise_reg"]
