@@ -1,0 +1,278 @@
+"""The graph of task relations: checked and prepared once, then used at every step."""
+
+import numpy as np
+import torch
+
+from mtlfast._adjacency import (
+    as_tensor,
+    check_count,
+    check_size,
+    read_dense,
+    read_edges,
+    read_networkx,
+    read_sparse,
+    symmetric_csr,
+)
+
+_TENSORS = ("row_ptr", "col", "weight", "group_ptr", "member")
+
+
+def _build(function, edges):
+    """A TaskGraph from checked edges."""
+    row_ptr, col, weight, num_edges = symmetric_csr(function, edges)
+    parts = {"row_ptr": row_ptr, "col": col, "weight": weight}
+    return _restore(edges.num_tasks, num_edges, {k: v.to(edges.device) for k, v in parts.items()})
+
+
+def _restore(num_tasks, num_edges, tensors):
+    """A TaskGraph from its parts, unchecked: the one place that fills its slots."""
+    graph = object.__new__(TaskGraph)
+    fill = object.__setattr__
+    fill(graph, "num_tasks", num_tasks)
+    fill(graph, "num_edges", num_edges)
+    for name in _TENSORS:
+        fill(graph, name, tensors.get(name))
+    fill(graph, "_converted", {})
+    return graph
+
+
+# The constructors under a caller's name: graph_reg builds graphs from plain tensors with them.
+
+
+def _from_edges(function, edge_index, edge_weight=None, num_tasks=None):
+    return _build(function, read_edges(function, edge_index, edge_weight, num_tasks))
+
+
+def _from_dense(function, A):
+    return _build(function, read_dense(function, A))
+
+
+def _from_sparse(function, A):
+    return _build(function, read_sparse(function, A))
+
+
+class TaskGraph:
+    r"""An immutable graph of task relations A, prepared once for :func:`mtlfast.graph_reg`.
+
+    The regularizer is a sum over ordered pairs,
+
+    .. math:: \sum_{i,j} A_{ij} \|w_i - w_j\|^2,
+
+    so a graph may be directed and only s_ij = A_ij + A_ji matters. Preparing checks every index
+    and weight, sums duplicates, drops self loops, and stores s as symmetric CSR with sorted
+    rows. Weights are finite and may be negative. :meth:`groups` is stored in O(K) instead.
+
+    Build one with :meth:`from_edges`, :meth:`from_dense`, :meth:`from_sparse`,
+    :meth:`from_networkx`, :meth:`chain` or :meth:`groups`. Weights are constants: for
+    learnable ones pass the plain tensor to ``graph_reg``. Graphs can be pickled and copied.
+
+    Attributes (read-only):
+        num_tasks: K.
+        num_edges: stored entries (i, j), i ≠ j, after duplicates are summed; (i, j) and (j, i)
+            count separately, and so do zeros that a sparse form stores.
+        row_ptr, col, weight: int64 ``[K+1]``, int32 ``[S]`` and float ``[S]``: s by rows, without
+            zeros; float64 for float64 weights, else float32 (sums are taken in float64 and
+            rounded once). None for groups.
+        group_ptr, member: int64 ``[G+1]`` and ``[M]``: the tasks
+            ``member[group_ptr[g]:group_ptr[g+1]]`` are linked all to all; groups of one task are
+            left out. None for other graphs.
+
+    Raises:
+        TypeError: indices are no integers, weights are no real numbers, unknown kind of input.
+        ValueError: wrong shapes, an index out of range, a weight that is not finite, malformed
+            compressed pointers, weights that require grad.
+        NotImplementedError: 2³¹ tasks or more.
+
+    Cost: O(E) memory and one sort of E integers; ``groups`` and ``chain`` O(K).
+    Deterministic: the same bits on every run and for every form of the same graph.
+
+    Example:
+        >>> from mtlfast import TaskGraph
+        >>> graph = TaskGraph.from_edges([[0, 1, 2], [1, 0, 3]], [1.0, 0.5, 2.0], num_tasks=4)
+        >>> graph
+        TaskGraph(num_tasks=4, num_edges=3, device='cpu')
+        >>> graph.to_dense()[0, 1].item()   # (1 + 0.5) / 2
+        0.75
+    """
+
+    __slots__ = ("__weakref__", "_converted", "num_edges", "num_tasks", *_TENSORS)
+
+    def __init__(self):
+        raise TypeError(
+            "TaskGraph: build a graph with from_edges, from_dense, from_sparse, from_networkx, "
+            "chain or groups, got a direct call"
+        )
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"TaskGraph: a graph is immutable, got an assignment to {name!r}")
+
+    def __delattr__(self, name):
+        raise AttributeError(f"TaskGraph: a graph is immutable, got a deletion of {name!r}")
+
+    def __reduce__(self):
+        return _restore, (self.num_tasks, self.num_edges, self._tensors())
+
+    def __repr__(self):
+        return (
+            f"TaskGraph(num_tasks={self.num_tasks}, num_edges={self.num_edges}, "
+            f"device='{self.device}')"
+        )
+
+    def _tensors(self):
+        parts = {name: getattr(self, name) for name in _TENSORS}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def is_groups(self):
+        """True for a graph made by :meth:`groups`."""
+        return self.row_ptr is None
+
+    @property
+    def device(self):
+        """Where the graph's tensors live."""
+        return (self.group_ptr if self.is_groups else self.row_ptr).device
+
+    def weight_as(self, dtype):
+        """``weight`` in float32 or float64; a conversion is kept for the next call."""
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"TaskGraph.weight_as: dtype must be float32 or float64, got {dtype}")
+        if self.is_groups:
+            raise ValueError("TaskGraph.weight_as: the graph must store edges, got groups")
+        if dtype == self.weight.dtype:
+            return self.weight
+        if dtype not in self._converted:
+            self._converted[dtype] = self.weight.to(dtype)
+        return self._converted[dtype]
+
+    def to(self, device):
+        """The same graph on ``device``; the graph itself where it is there already."""
+        moved = {name: part.to(device) for name, part in self._tensors().items()}
+        if all(part is getattr(self, name) for name, part in moved.items()):
+            return self
+        return _restore(self.num_tasks, self.num_edges, moved)
+
+    def to_dense(self):
+        """(A + Aᵀ)/2 as a tensor ``[K, K]`` with a zero diagonal: K² numbers, for small graphs."""
+        shape = (self.num_tasks, self.num_tasks)
+        if self.is_groups:
+            size = self.group_ptr.diff()
+            group = torch.full(shape[:1], -1, dtype=torch.int64, device=self.device)
+            group[self.member] = torch.arange(size.numel(), device=self.device).repeat_interleave(
+                size
+            )
+            same = (group[:, None] == group) & (group >= 0)
+            return same.to(torch.float32).fill_diagonal_(0)
+        dense = torch.zeros(shape, dtype=self.weight.dtype, device=self.device)
+        row = torch.arange(self.num_tasks, device=self.device).repeat_interleave(
+            self.row_ptr.diff()
+        )
+        dense[row, self.col.long()] = self.weight / 2
+        return dense
+
+    @classmethod
+    def from_edges(cls, edge_index, edge_weight=None, num_tasks=None):
+        """A_ij = the sum of the weights of all edges (i, j).
+
+        Args:
+            edge_index: integers ``[2, E]``, row 0 the sources i, row 1 the targets j; a tensor,
+                numpy array or list.
+            edge_weight: real numbers ``[E]``; None means all 1.
+            num_tasks: K; None means the largest index + 1.
+
+        Example:
+            >>> from mtlfast import TaskGraph
+            >>> TaskGraph.from_edges([[0, 1], [1, 2]]).to_dense().tolist()
+            [[0.0, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.0]]
+        """
+        return _from_edges("TaskGraph.from_edges", edge_index, edge_weight, num_tasks)
+
+    @classmethod
+    def from_dense(cls, A):
+        """A given in full: real numbers ``[K, K]``, a tensor, numpy array or nested list."""
+        return _from_dense("TaskGraph.from_dense", A)
+
+    @classmethod
+    def from_sparse(cls, A):
+        """A ``[K, K]`` as a torch COO (coalesced or not), CSR or CSC tensor or in scipy.sparse."""
+        return _from_sparse("TaskGraph.from_sparse", A)
+
+    @classmethod
+    def from_networkx(cls, G, weight="weight"):
+        """A networkx graph; task i is the i-th of ``G.nodes``.
+
+        An undirected edge counts in both directions, parallel edges add up. ``weight`` names the
+        edge attribute to read, 1 where an edge lacks it; None means all 1.
+        """
+        function = "TaskGraph.from_networkx"
+        return _build(function, read_networkx(function, G, weight))
+
+    @classmethod
+    def chain(cls, num_tasks):
+        """Tasks in a row, as in time: A_{i,i+1} = A_{i+1,i} = 1."""
+        function = "TaskGraph.chain"
+        num_tasks = check_count(function, "num_tasks", num_tasks)
+        check_size(function, num_tasks)
+        left = torch.arange(max(num_tasks - 1, 0))
+        index = torch.stack([torch.cat([left, left + 1]), torch.cat([left + 1, left])])
+        return _from_edges(function, index, None, num_tasks)
+
+    @classmethod
+    def groups(cls, labels):
+        """Tasks with the same label are linked both ways with weight 1, in O(K) storage.
+
+        Args:
+            labels: K labels: an integer tensor, a numpy array, or a list of hashable values
+                (strings, tuples, …). Groups are ordered by their first task.
+
+        Example:
+            >>> from mtlfast import TaskGraph
+            >>> graph = TaskGraph.groups(["A320", "B737", "A320", "A320"])
+            >>> graph.num_edges, graph.member.tolist()
+            (6, [0, 2, 3])
+        """
+        function = "TaskGraph.groups"
+        first, device = _first_alike(function, labels)
+        check_size(function, first.numel())
+        member = torch.argsort(first, stable=True)
+        size = torch.bincount(first)
+        member = member[size[first[member]] > 1]
+        size = size[size > 1]
+        group_ptr = torch.cat([size.new_zeros(1), size.cumsum(0)])
+        tensors = {"group_ptr": group_ptr.to(device), "member": member.to(device)}
+        return _restore(first.numel(), (size * (size - 1)).sum().item(), tensors)
+
+
+def _first_alike(function, labels):
+    """For each task the first task with its label, int64 on the CPU, and the labels' device."""
+    device = torch.device("cpu")
+    if isinstance(labels, torch.Tensor):
+        if labels.dtype.is_floating_point or labels.dtype.is_complex:
+            raise TypeError(f"{function}: labels must hold integers, got {labels.dtype}")
+        device, labels = labels.device, as_tensor(function, "labels", labels).cpu().numpy()
+    elif not isinstance(labels, (list, tuple)):
+        if not hasattr(labels, "__array__"):
+            raise TypeError(
+                f"{function}: labels must be a tensor, a numpy array or a list, "
+                f"got {type(labels).__name__}"
+            )
+        labels = np.asarray(labels)
+    if isinstance(labels, np.ndarray):
+        if labels.ndim != 1:
+            raise ValueError(f"{function}: labels must have shape [K], got {list(labels.shape)}")
+        if labels.dtype.kind in "biuSU":
+            _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+            return torch.from_numpy(first[inverse].astype(np.int64, copy=False)), device
+        labels = labels.tolist()
+    seen, first = {}, []
+    for i, label in enumerate(labels):
+        if isinstance(label, torch.Tensor):  # hashes by identity: no two would be alike
+            raise TypeError(f"{function}: labels must be hashable, got Tensor at position {i}")
+        try:
+            first.append(seen.setdefault(label, i))
+        except TypeError:
+            raise TypeError(
+                f"{function}: labels must be hashable, got {type(label).__name__} at position {i}"
+            ) from None
+        if label != label:
+            raise ValueError(f"{function}: labels must equal themselves, got nan at position {i}")
+    return torch.tensor(first, dtype=torch.int64), device
