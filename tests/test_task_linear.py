@@ -62,6 +62,13 @@ def test_task_linear_with_an_id_a_row_is_that_many_linears(batch, out_features, 
     assert_same_as_heads(heads, layer, x, task, task.tolist())
 
 
+def test_rows_are_grouped_only_where_the_padding_stays_small():
+    layer = TaskLinear(5, 3, 2)
+    x, spread, crowded = torch.ones(50, 3), torch.arange(50) % 5, torch.full((50,), 2)
+    torch.testing.assert_close(layer._grouped(x, spread), layer._gathered(x, spread))
+    assert layer._grouped(x, crowded) is None
+
+
 def test_task_linear_starts_like_k_linears_and_as_one_parameter_each():
     layer = TaskLinear(50, 16, 8)
     assert {n: tuple(p.shape) for n, p in layer.named_parameters()} == {
@@ -145,6 +152,11 @@ BAD = {
         lambda: LAYER(X, torch.tensor([0, 1, 7])),
         ValueError,
         r"TaskLinear: task must be in \[0, K=5\), got 7 at position 2",
+    ),
+    "negative id of a row": (
+        lambda: LAYER(X, torch.tensor([0, -2, 1])),
+        ValueError,
+        r"TaskLinear: task must be in \[0, K=5\), got -2 at position 1",
     ),
     "number of ids": (
         lambda: LAYER(X, torch.tensor([0, 1])),
