@@ -142,3 +142,16 @@ def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
             torch.get_num_threads(),
         )  # fmt: skip
     return out, torch.cat([count.double(), residual])
+
+
+def build_info():
+    return _C.build_info()
+
+
+def cpu_isas():
+    return tuple(_C.runnable_isas())
+
+
+def use_isa(name=""):
+    """The instruction set in use; with a name, switches to that one first."""
+    return _C.use_isa(name)
