@@ -38,6 +38,13 @@ _OPS = {
             w, memory_format=torch.contiguous_format
         )
     ),
+    "trace_norm_value(Tensor w, bool grad) -> (Tensor, Tensor)": lambda w, grad: (
+        _value(w, w.shape[:-2]),
+        w.new_empty(w.shape if grad else (0,)),
+    ),
+    "trace_norm_shrink(Tensor w, Tensor threshold) -> Tensor": lambda w, threshold: w.new_empty(
+        w.shape
+    ),
 }
 
 
@@ -56,3 +63,5 @@ _register()
 
 pairwise_value = torch.ops.mtlfast.pairwise_value.default
 pairwise_affine = torch.ops.mtlfast.pairwise_affine.default
+trace_norm_value = torch.ops.mtlfast.trace_norm_value.default
+trace_norm_shrink = torch.ops.mtlfast.trace_norm_shrink.default
