@@ -19,14 +19,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = [(1, 1), (2, 3), (3, 17), (5, 64), (33, 31), (300, 5), (257, 129), (3, 2500)]
 
-# What is planted at the start of pairwise_value, and what a sanitizer must say about it.
+# What is planted at the start of pairwise_value and switched on by the environment, one at a time,
+# and what a sanitizer must say about it.
 PLANTS = {
     "overrun": (
         "if (dtype == DType::float32) { volatile char past = "
         "static_cast<const volatile char*>(w)[K * d * 4]; (void)past; }",
         "heap-buffer-overflow",
     ),
-    "use after free": (
+    "use_after_free": (
         "double* freed = new double[4]; delete[] freed; "
         "volatile double gone = *const_cast<volatile double*>(freed); (void)gone;",
         "heap-use-after-free",
@@ -61,7 +62,7 @@ def exercise(only_pairwise):
         setattr(native, name, counted(name, getattr(native, name)))
     torch.set_num_threads(2)
     chosen = [c for c in cases.CASES if not only_pairwise or c.name == "pairwise_reg"]
-    for isa in native.runnable_isas():
+    for isa in native.runnable_isas()[: 1 if only_pairwise else None]:
         native.use_isa(isa)
         for case in chosen:
             for dtype in cases.DTYPES:
@@ -84,7 +85,7 @@ def build(copy):
         sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
 
 
-def run_exercise(copy, *arguments):
+def run_exercise(copy, *arguments, planted=""):
     cxx = os.environ.get("CXX", "g++").split()[0]
     library = subprocess.run(
         [cxx, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
@@ -95,6 +96,7 @@ def run_exercise(copy, *arguments):
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "tests")]),
+        "MTLFAST_PLANTED": planted,
     }
     return subprocess.run(
         [sys.executable, "tools/sanitize.py", "--exercise", *arguments],
@@ -105,12 +107,19 @@ def run_exercise(copy, *arguments):
     )
 
 
-def plant(copy, original, code):
+def plant(copy):
+    """Writes all bugs into the copy's pairwise.cpp; MTLFAST_PLANTED chooses at run time."""
+    path = copy / "csrc/cpu/pairwise.cpp"
+    choice = "".join(
+        f'  if (std::string_view(chosen) == "{name}") {{ {code} }}\n'
+        for name, (code, _) in PLANTS.items()
+    )
+    choice = f'  const char* chosen = std::getenv("MTLFAST_PLANTED");\n{choice}'
     head = re.compile(r"\nvoid pairwise_value\(DType dtype[^{]*\{\n")
-    planted, count = head.subn(lambda m: m[0] + "  " + code + "\n", original)
+    planted, count = head.subn(lambda m: m[0] + choice, path.read_text())
     if count != 1:
-        sys.exit("the bug cannot be planted: pairwise_value not found in csrc/cpu/pairwise.cpp")
-    (copy / "csrc/cpu/pairwise.cpp").write_text(planted)
+        sys.exit("the bugs cannot be planted: pairwise_value not found in csrc/cpu/pairwise.cpp")
+    path.write_text("#include <cstdlib>\n#include <string_view>\n" + planted)
 
 
 def main():
@@ -134,14 +143,16 @@ def main():
         print(done.stdout, end="")
         if done.returncode or "exercise finished" not in done.stdout:
             sys.exit(done.stderr[-6000:] + "\nsanitize: the kernels are not clean")
-        original = (copy / "csrc/cpu/pairwise.cpp").read_text()
-        for name, (code, report) in PLANTS.items():
-            plant(copy, original, code)
-            build(copy)
-            done = run_exercise(copy, "--only-pairwise")
+        plant(copy)
+        build(copy)
+        for name, (_, report) in PLANTS.items():
+            done = run_exercise(copy, "--only-pairwise", planted=name)
             if done.returncode == 0 or report not in done.stderr:
                 sys.exit(done.stderr[-6000:] + f"\nsanitize: the planted {name} went unnoticed")
             print(f"  planted {name}: noticed ({report})")
+        done = run_exercise(copy, "--only-pairwise", planted="nothing")
+        if done.returncode:
+            sys.exit(done.stderr[-6000:] + "\nsanitize: a report without a planted bug")
     print("sanitize: all kernels are clean, all planted bugs were noticed")
 
 
