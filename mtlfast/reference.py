@@ -51,7 +51,8 @@ def pairwise_grad(w):
 def pairwise_prox(w, step):
     """w̄ + (w_i − w̄)/(1 + 4K·step), written as w_i − 4K·step/(1 + 4K·step)·(w_i − w̄)."""
     shrink = 4 * w.shape[0] * step / (1 + 4 * w.shape[0] * step)
-    return (real(w) - shrink * centred(real(w))).to(w.dtype)
+    x = real(w)  # once: the gradients of two casts would be added up in 16 bits
+    return (x - shrink * centred(x)).to(w.dtype)
 
 
 @plain
