@@ -413,7 +413,7 @@ BAD = [
     (trace_norm, ([],), ValueError, "trace_norm: W must hold at least one tensor, got an empty"),
     (trace_norm, ([W, W[0]],), ValueError, "all tensors of W must have the same shape"),
     (trace_norm, ([W, W.double()],), TypeError, "all tensors of W must have the same dtype"),
-    (trace_norm_prox, (W[0, 0], 1), ValueError, r"trace_norm_prox: W must have shape \[..., m, n\]"),
+    (trace_norm_prox, (W[0, 0], 1), ValueError, r"_prox: W must have shape \[..., m, n\]"),
     (trace_norm_prox, (W, -1), ValueError, "threshold must be finite and >= 0, got -1.0"),
     (trace_norm_prox, (W, math.nan), ValueError, "threshold must be finite and >= 0, got nan"),
     (trace_norm_prox, (W, math.inf), ValueError, "threshold must be finite and >= 0, got inf"),
