@@ -81,8 +81,8 @@ def check_weight(function, argument, weight):
         raise TypeError(f"{function}: {argument} must hold real numbers, got {weight.dtype}")
     if weight.requires_grad:
         raise ValueError(
-            f"{function}: {argument} must not require grad, as a TaskGraph is constant; pass "
-            "learnable weights to graph_reg as a plain tensor, got requires_grad=True"
+            f"{function}: {argument} must not require grad, as its weights are constants here; "
+            "learnable weights go to graph_reg as a plain tensor, got requires_grad=True"
         )
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     weight = weight.to("cpu")

@@ -50,16 +50,22 @@ def prepare(function, graph, w):
     return (_of_dense if graph.layout == torch.strided else _of_sparse)(function, graph, w)
 
 
-def prepare_task_graph(function, graph, w):
-    """``graph`` as a :class:`TaskGraph` of ``w``'s tasks, whatever its density."""
+def prepare_task_graph(function, graph, w, *, detach):
+    """``graph`` as a :class:`TaskGraph` of ``w``'s tasks, whatever its density.
+
+    Weights that require grad are refused, or with ``detach`` taken as the constants they are now.
+    """
     if isinstance(graph, TaskGraph):
         _of_task_graph(function, graph, w)
         return graph
     if _is_pair(graph):
         _check_pair(function, *graph, w)
-        return _pair_graph(function, *graph, w.shape[0])
+        edge_index, edge_weight = graph
+        if _is_learnable(edge_weight) and detach:
+            edge_weight = edge_weight.detach()
+        return _pair_graph(function, edge_index, edge_weight, w.shape[0])
     _check_matrix(function, graph, w)
-    return _matrix_graph(function, graph)
+    return _matrix_graph(function, graph.detach() if _is_learnable(graph) and detach else graph)
 
 
 def _is_pair(graph):

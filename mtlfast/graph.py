@@ -247,7 +247,8 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
 
     Args:
         W: as in :func:`graph_reg`.
-        graph: as in :func:`graph_reg`; weights are fixed and must not require grad.
+        graph: as in :func:`graph_reg`. The result is not differentiated in its weights: those that
+            require grad are refused, except under ``torch.no_grad()``.
         step: a finite number ≥ 0 (learning rate times strength).
         tol: relative residual, > 0; None means 1e-10 for float64 and 1e-7 for the other types.
         max_iter: most iterations of conjugate gradients, ≥ 1.
@@ -281,7 +282,7 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     if tol is None:
         tol = 1e-10 if w.dtype == torch.float64 else 1e-7
     tol = check_number("graph_prox", "tol", tol, positive=True)
-    graph = prepare_task_graph("graph_prox", graph, w)
+    graph = prepare_task_graph("graph_prox", graph, w, detach=not torch.is_grad_enabled())
     if needs_reference(w):
         rows = _reference_prox(w, graph, step)
     elif wants_grad(w):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mtlfast._checks import as_rows, check_number, check_reduction, rows_like
+from mtlfast._graph_forms import prepare_task_graph
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
@@ -146,19 +147,17 @@ class GraphReg(Regularizer):
 
     def prox(self, W, step):
         step = check_number("GraphReg.prox", "step", step)
-        return graph_prox(W, self._stored(), step * self._factor(len(W)))
+        graph = self._task_graph(W)
+        return graph_prox(W, graph, step * self._factor(graph))
 
-    def _factor(self, num_tasks):
+    def _task_graph(self, W):
+        """The graph with its weights as they are now: the prox takes them as constants."""
+        w = as_rows("GraphReg.prox", W)
+        return prepare_task_graph("GraphReg.prox", self._stored(), w, detach=True)
+
+    def _factor(self, graph):
         """What the sum over edges is multiplied by."""
-        if self.reduction == "sum":
-            return self.strength
-        graph = self._stored()
-        if self._is_edge_list:
-            graph = TaskGraph.from_edges(graph[0], graph[1].detach(), num_tasks)
-        elif not isinstance(graph, TaskGraph):
-            dense = graph.layout == torch.strided
-            graph = (TaskGraph.from_dense if dense else TaskGraph.from_sparse)(graph.detach())
-        return self.strength / max(graph.num_edges, 1)
+        return self.strength / (max(graph.num_edges, 1) if self.reduction == "mean" else 1)
 
     def _stored(self):
         return (self.edge_index, self.edge_weight) if self._is_edge_list else self.graph

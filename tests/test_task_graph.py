@@ -434,8 +434,8 @@ BAD = [
     (E, (EDGES, ONES * 1j), TypeError,
      "from_edges: edge_weight must hold real numbers, got torch.complex64"),
     (E, (EDGES, torch.ones(2, requires_grad=True)), ValueError,
-     "from_edges: edge_weight must not require grad, as a TaskGraph is constant; pass learnable "
-     "weights to graph_reg as a plain tensor, got requires_grad=True"),
+     "from_edges: edge_weight must not require grad, as its weights are constants here; "
+     "learnable weights go to graph_reg as a plain tensor, got requires_grad=True"),
     (E, (EDGES, ONES.to("meta")), ValueError,
      "from_edges: edge_weight must be on edge_index's device cpu, got meta"),
     (E, ([[0, 1], [1, 0]], torch.full((2,), 3e38)), ValueError,
@@ -447,8 +447,8 @@ BAD = [
     (D, (torch.eye(3).to_sparse(),), TypeError,
      "from_dense: A must be a dense tensor, got torch.sparse_coo"),
     (D, (torch.eye(3, requires_grad=True),), ValueError,
-     "from_dense: A must not require grad, as a TaskGraph is constant; pass learnable "
-     "weights to graph_reg as a plain tensor, got requires_grad=True"),
+     "from_dense: A must not require grad, as its weights are constants here; "
+     "learnable weights go to graph_reg as a plain tensor, got requires_grad=True"),
     (S, (torch.eye(3),), TypeError,
      "from_sparse: A must have layout torch.sparse_coo, torch.sparse_csr or torch.sparse_csc, "
      "got torch.strided"),
@@ -461,8 +461,8 @@ BAD = [
     (S, (torch.ones(2, 2).to_sparse(1),), ValueError,
      "from_sparse: A must store one number per entry, got stored values of shape [2, 2]"),
     (S, (torch.eye(3).to_sparse().requires_grad_(),), ValueError,
-     "from_sparse: A must not require grad, as a TaskGraph is constant; pass learnable "
-     "weights to graph_reg as a plain tensor, got requires_grad=True"),
+     "from_sparse: A must not require grad, as its weights are constants here; "
+     "learnable weights go to graph_reg as a plain tensor, got requires_grad=True"),
     (S, (unchecked_coo([[0, 1], [3, 0]]),), ValueError,
      "from_sparse: indices of A must be in [0, K=3), got 3 at position 0"),
     (S, (unchecked_coo([[0, 1], [1, 2]], (1.0, float("-inf"))),), ValueError,
