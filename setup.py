@@ -70,8 +70,9 @@ def ninja_file(target, temp, cxx, openmp, include):
     lines = [
         f"cxx = {cxx}",
         f"flags = {' '.join(flags)}",
-        f"rule compile\n  command = {compile_line}\n  depfile = $out.d\n  deps = gcc",
-        "rule link\n  command = $cxx $flags -shared $in -o $out $libs",
+        f"rule compile\n  command = {compile_line}\n  depfile = $out.d\n  deps = gcc\n"
+        "  description = $out",
+        "rule link\n  command = $cxx $flags -shared $in -o $out $libs\n  description = $out",
     ]
     csrc = ROOT / "csrc"
     objects = []

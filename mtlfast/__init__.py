@@ -2,9 +2,23 @@
 
 from mtlfast import nn, optim
 from mtlfast._native import FallbackWarning
+from mtlfast.gram import LowRank, gram_reg
+from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 
 __version__ = "0.1.0"
 
-__all__ = ["FallbackWarning", "TaskGraph", "nn", "optim", "pairwise_prox", "pairwise_reg"]
+
+__all__ = [
+    "FallbackWarning",
+    "LowRank",
+    "TaskGraph",
+    "gram_reg",
+    "graph_prox",
+    "graph_reg",
+    "nn",
+    "optim",
+    "pairwise_prox",
+    "pairwise_reg",
+]

@@ -1,5 +1,7 @@
 """Everything that touches private or version-dependent parts of torch, in one place."""
 
+import contextlib
+
 import torch
 from torch.autograd import forward_ad
 
@@ -18,6 +20,11 @@ def needs_reference(*tensors):
     if _transforms_active() or forward_ad._current_level >= 0:
         return True
     return any(type(t) not in _PLAIN_TYPES for t in tensors)
+
+
+def outside_transforms():
+    """Suspends functorch transforms: under them, a CSR tensor that takes no part raises."""
+    return torch._C._DisableFuncTorch() if _transforms_active() else contextlib.nullcontext()
 
 
 def wants_grad(*tensors):
