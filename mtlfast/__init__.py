@@ -9,7 +9,6 @@ from mtlfast.task_graph import TaskGraph
 
 __version__ = "0.1.0"
 
-
 __all__ = [
     "FallbackWarning",
     "LowRank",

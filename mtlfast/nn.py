@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mtlfast._checks import as_rows, check_number, check_reduction, rows_like
+from mtlfast._graph_forms import prepare
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
@@ -108,7 +109,8 @@ class GraphReg(Regularizer):
         graph: a :class:`mtlfast.TaskGraph`, or any plain form that ``graph_reg`` takes. A TaskGraph
             moves with the module; it is a constant and no part of ``state_dict``. Plain tensors
             become buffers (``graph``, or ``edge_index`` and ``edge_weight``); weights given as a
-            ``nn.Parameter`` become a parameter of the module, to be learned.
+            ``nn.Parameter`` become a parameter of the module, to be learned by the gradient of the
+            value; ``prox`` takes them as constants.
         strength: a finite number ≥ 0.
         reduction: ``"sum"`` or ``"mean"``.
     """
@@ -146,28 +148,30 @@ class GraphReg(Regularizer):
 
     def prox(self, W, step):
         step = check_number("GraphReg.prox", "step", step)
-        return graph_prox(W, self._stored(), step * self._factor(len(W)))
+        rows = as_rows("GraphReg.prox", W)
+        graph = self._stored(fixed=True)
+        length = step * self.strength
+        if self.reduction == "mean":
+            length /= max(int(prepare("GraphReg.prox", graph, rows).num_edges), 1)
+        return rows_like(W, graph_prox(rows, graph, length))
 
-    def _factor(self, num_tasks):
-        """What the sum over edges is multiplied by."""
-        if self.reduction == "sum":
-            return self.strength
-        graph = self._stored()
+    def _stored(self, fixed=False):
+        """The graph in the form given; ``fixed``: with learnable weights taken as they are."""
         if self._is_edge_list:
-            graph = TaskGraph.from_edges(graph[0], graph[1].detach(), num_tasks)
-        elif not isinstance(graph, TaskGraph):
-            dense = graph.layout == torch.strided
-            graph = (TaskGraph.from_dense if dense else TaskGraph.from_sparse)(graph.detach())
-        return self.strength / max(graph.num_edges, 1)
-
-    def _stored(self):
-        return (self.edge_index, self.edge_weight) if self._is_edge_list else self.graph
+            return self.edge_index, _constant(self.edge_weight) if fixed else self.edge_weight
+        return _constant(self.graph) if fixed else self.graph
 
     def extra_repr(self):
         graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
         if isinstance(graph, torch.Tensor):
             graph = f"{graph.layout} {list(graph.shape)}".removeprefix("torch.")
         return f'{graph}, {super().extra_repr()}, reduction="{self.reduction}"'
+
+
+def _constant(value):
+    """``value`` without its gradient; the very object where it has none, as it is known by that."""
+    learnable = isinstance(value, torch.Tensor) and value.requires_grad
+    return value.detach() if learnable else value
 
 
 class GramReg(Regularizer):
