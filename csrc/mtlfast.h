@@ -74,11 +74,13 @@ struct CpuKernels {
                      double* residual /*[1]*/, int threads);
 
   // For each of B matrices w_b = U diag(σ) Vᵀ, min(m, n) ≤ 64: value = Σ σ_i, and
-  // grad = Σ_{σ_i > rank cut} u_i v_iᵀ, left out when grad is null. `finite` counts finite matrices.
+  // grad = Σ_{σ_i > rank cut} u_i v_iᵀ, left out when grad is null. A matrix that holds NaN or Inf
+  // has value NaN.
   void (*trace_norm_value)(DType, const void* w /*[B, m, n]*/, int64_t B, int64_t m, int64_t n,
                            double* value /*[B]*/, void* grad /*[B, m, n] or null*/, int threads);
 
-  // out_b = U diag((σ − threshold_b)₊) Vᵀ.  out may be w.
+  // out_b = U diag((σ − threshold_b)₊) Vᵀ, NaN throughout for a matrix that holds NaN or Inf.
+  // out may be w.
   void (*trace_norm_prox)(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/,
                           int64_t B, int64_t m, int64_t n, void* out /*[B, m, n]*/, int threads);
 };

@@ -35,3 +35,12 @@ def wants_grad(*tensors):
 def wants_double_backward():
     """Inside ``backward``: True when the gradient itself must be differentiable."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def concrete(tensor):
+    """The plain tensor inside functorch's wrappers, to look at its values; None while tracing."""
+    if torch.compiler.is_compiling():
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor if type(tensor) in _PLAIN_TYPES else None

@@ -9,6 +9,9 @@ import warnings
 
 import torch
 
+from mtlfast import _spectral
+from mtlfast.reference import require_finite, require_threshold
+
 try:
     if os.environ.get("MTLFAST_DISABLE_NATIVE", "0") not in ("", "0"):
         raise ImportError("MTLFAST_DISABLE_NATIVE is set")
@@ -142,3 +145,56 @@ def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
             torch.get_num_threads(),
         )  # fmt: skip
     return out, torch.cat([count.double(), residual])
+
+
+def build_info():
+    return _C.build_info()
+
+
+def cpu_isas():
+    return tuple(_C.runnable_isas())
+
+
+def use_isa(name=""):
+    """The instruction set in use; with a name, switches to that one first."""
+    return _C.use_isa(name)
+
+
+def trace_norm_value(w, grad):
+    matrices = w.reshape(-1, *w.shape[-2:]).contiguous() if w.numel() else w
+    batch, rows, columns = matrices.shape if w.numel() else (0, 0, 0)
+    unit = torch.zeros(w.shape if grad else (0,), dtype=w.dtype)
+    if not batch:
+        return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype)), unit
+    if _spectral.takes_jacobi(batch, rows, columns):
+        value = torch.empty(batch, dtype=torch.float64)
+        _C.trace_norm_value(
+            _CODES[w.dtype], matrices.data_ptr(), batch, rows, columns,
+            value.data_ptr(), unit.data_ptr() if grad else 0, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        value = _spectral.trace_norm_value(matrices, unit.view_as(matrices) if grad else None)
+    if value.isnan().any():
+        require_finite("trace_norm", w)
+    return value.to(real_dtype(w.dtype)).reshape(w.shape[:-2]), unit
+
+
+def trace_norm_shrink(w, threshold):
+    require_threshold(threshold)
+    out = torch.empty(w.shape, dtype=w.dtype)
+    if not w.numel():
+        return out
+    matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
+    batch, rows, columns = matrices.shape
+    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
+    result = out.view_as(matrices)
+    if _spectral.takes_jacobi(batch, rows, columns):
+        _C.trace_norm_prox(
+            _CODES[w.dtype], matrices.data_ptr(), threshold.data_ptr(), batch, rows, columns,
+            result.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        _spectral.trace_norm_prox(matrices, threshold, result)
+    if result[:, 0, 0].isnan().any():  # a matrix that is not finite comes back as NaN throughout
+        require_finite("trace_norm_prox", w)
+    return out

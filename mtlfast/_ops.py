@@ -73,6 +73,13 @@ _OPS = {
     "edge_structure(Tensor edge_index, int num_tasks) -> (Tensor, Tensor, Tensor, Tensor)": (
         _edge_structure
     ),
+    "trace_norm_value(Tensor w, bool grad) -> (Tensor, Tensor)": lambda w, grad: (
+        _value(w, w.shape[:-2]),
+        w.new_empty(w.shape if grad else (0,)),
+    ),
+    "trace_norm_shrink(Tensor w, Tensor threshold) -> Tensor": lambda w, threshold: w.new_empty(
+        w.shape
+    ),
 }
 
 
@@ -165,3 +172,5 @@ gram_dense = torch.ops.mtlfast.gram_dense.default
 gram_dense_omega_grad = torch.ops.mtlfast.gram_dense_omega_grad.default
 gram_edges = torch.ops.mtlfast.gram_edges.default
 gram_factor = torch.ops.mtlfast.gram_factor.default
+trace_norm_value = torch.ops.mtlfast.trace_norm_value.default
+trace_norm_shrink = torch.ops.mtlfast.trace_norm_shrink.default
