@@ -1,4 +1,4 @@
-"""What is special to graph_reg and graph_prox: the forms of a graph, memory of forms, the solver."""
+"""What is special to graph_reg and graph_prox: the forms of a graph, their cache, the solver."""
 
 import pickle
 
@@ -55,10 +55,11 @@ FORMS = {
 }
 
 
+SIZES = [(40, 33, 0.1), (64, 16, 0.7), (9, 257, 0.4)]  # K, d, share of edges
+
+
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-6])
-@pytest.mark.parametrize(
-    ("num_tasks", "dim", "share"), [(40, 33, 0.1), (64, 16, 0.7), (9, 257, 0.4)]
-)
+@pytest.mark.parametrize(("num_tasks", "dim", "share"), SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_right(form, dtype, num_tasks, dim, share, spread):
