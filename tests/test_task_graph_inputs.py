@@ -129,9 +129,9 @@ BAD = [
     (G, ([1.0, float("nan")],), ValueError,
      "groups: labels must equal themselves, got nan at position 1"),
     (TaskGraph.chain, (-1,), ValueError, "chain: num_tasks must be >= 0, got -1"),
-    (GRAPHS["float32"].weight_as, (torch.float16,), TypeError,
+    (TaskGraph.chain(3).weight_as, (torch.float16,), TypeError,
      "weight_as: dtype must be float32 or float64, got torch.float16"),
-    (GRAPHS["groups"].weight_as, (torch.float32,), ValueError,
+    (TaskGraph.groups([0, 0]).weight_as, (torch.float32,), ValueError,
      "weight_as: the graph must store edges, got groups"),
 ]  # fmt: skip
 
