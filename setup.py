@@ -1,7 +1,8 @@
 """Builds mtlfast._C from C++ and pybind11 alone; torch is not needed to build.
 
 Every source in csrc/cpu is compiled once per instruction set and picked at run time. Switches:
-MAX_JOBS (parallel compilations), MTLFAST_SANITIZE (for example "address,undefined"), CXX.
+MAX_JOBS (parallel compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR
+(warnings are errors), CXX.
 Without a C++ compiler the package installs without the compiled module and says so.
 """
 
@@ -61,6 +62,8 @@ def quoted(path):
 def ninja_file(target, temp, cxx, openmp, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
+    if os.environ.get("MTLFAST_WERROR"):
+        flags.append("-Werror")
     sanitize = os.environ.get("MTLFAST_SANITIZE")
     if sanitize:
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
@@ -70,8 +73,9 @@ def ninja_file(target, temp, cxx, openmp, include):
     lines = [
         f"cxx = {cxx}",
         f"flags = {' '.join(flags)}",
-        f"rule compile\n  command = {compile_line}\n  depfile = $out.d\n  deps = gcc",
-        "rule link\n  command = $cxx $flags -shared $in -o $out $libs",
+        f"rule compile\n  command = {compile_line}\n  depfile = $out.d\n  deps = gcc\n"
+        "  description = $out",
+        "rule link\n  command = $cxx $flags -shared $in -o $out $libs\n  description = $out",
     ]
     csrc = ROOT / "csrc"
     objects = []

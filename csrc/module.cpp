@@ -61,9 +61,9 @@ void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, do
 }
 
 void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
-                 int64_t d, Address value, Address grad, int threads) {
+                 int64_t d, Address value, Address grad, double scale, int threads) {
   call(kernels->graph_value, dtype(type), required(w), graph(row_ptr, col, weight), size(K),
-       size(d), required<double>(value), optional(grad), threads);
+       size(d), required<double>(value), optional(grad), scale, threads);
 }
 
 void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
@@ -73,22 +73,26 @@ void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int
 }
 
 void dense_graph_value(int type, Address w, Address a, int64_t K, int64_t d, Address value,
-                       Address grad, Address distance, int threads) {
+                       Address grad, double scale, int threads) {
   call(kernels->dense_graph_value, dtype(type), required(w), required(a), size(K), size(d),
-       required<double>(value), optional(grad), optional(distance), threads);
+       required<double>(value), optional(grad), scale, threads);
 }
 
-void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t K, int64_t d,
-                 Address value, Address grad, int threads) {
+void dense_distance(int type, Address w, int64_t K, int64_t d, Address out, int threads) {
+  call(kernels->dense_distance, dtype(type), required(w), size(K), size(d), required(out), threads);
+}
+
+void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
+                 Address value, Address grad, double scale, int threads) {
   call(kernels->group_value, dtype(type), required(w), required<const int64_t>(ptr),
-       required<const int64_t>(member), size(G), size(K), size(d), required<double>(value),
-       optional(grad), threads);
+       required<const int64_t>(member), size(G), size(d), required<double>(value), optional(grad),
+       scale, threads);
 }
 
-void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int64_t K, int64_t d,
+void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
                 double step, Address out, int threads) {
   call(kernels->group_prox, dtype(type), required(w), required<const int64_t>(ptr),
-       required<const int64_t>(member), size(G), size(K), size(d), step, required(out), threads);
+       required<const int64_t>(member), size(G), size(d), step, required(out), threads);
 }
 
 void graph_prox(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
@@ -151,6 +155,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("graph_value", &graph_value);
   m.def("edge_distance", &edge_distance);
   m.def("dense_graph_value", &dense_graph_value);
+  m.def("dense_distance", &dense_distance);
   m.def("group_value", &group_value);
   m.def("group_prox", &group_prox);
   m.def("graph_prox", &graph_prox);

@@ -31,30 +31,39 @@ struct CpuKernels {
   void (*pairwise_affine)(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/, int64_t K,
                           int64_t d, double scale, bool add_mean, void* out /*[K, d]*/, int threads);
 
-  // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2 Σ_j s_ij (w_i − w_j), left out when grad is null.
+  // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), left out when grad is
+  // null.
   void (*graph_value)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d,
-                      double* value /*[1]*/, void* grad /*[K, d] or null*/, int threads);
+                      double* value /*[1]*/, void* grad /*[K, d] or null*/, double scale,
+                      int threads);
 
   // out[e] = ‖w_src[e] − w_dst[e]‖² in W's arithmetic type.
   void (*edge_distance)(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
                         const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*[E]*/,
                         int threads);
 
-  // The same as graph_value for a dense A [K, K] of W's arithmetic type (A_ij and A_ji both count);
-  // distance_ij = ‖w_i − w_j‖², left out when null.
+  // The same as graph_value for a dense A [K, K] of W's arithmetic type; A_ij and A_ji both count.
   void (*dense_graph_value)(DType, const void* w /*[K, d]*/, const void* a /*[K, K]*/, int64_t K,
                             int64_t d, double* value /*[1]*/, void* grad /*[K, d] or null*/,
-                            void* distance /*[K, K] or null*/, int threads);
+                            double scale, int threads);
+
+  // out[i, j] = ‖w_i − w_j‖² in W's arithmetic type.
+  void (*dense_distance)(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
+                         void* out /*[K, K]*/, int threads);
 
   // Tasks member[ptr[g] .. ptr[g+1]) are linked all to all with weight 1 in both directions:
-  // value = Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;  grad_i = 4 n_g (w_i − w̄_g), left out when grad is null.
+  // value = Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;  grad_i = 4·scale·n_g (w_i − w̄_g), left out when grad
+  // is null.
+  // Rows of tasks in no group are not written.
   void (*group_value)(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
-                      const int64_t* member /*[K]*/, int64_t G, int64_t K, int64_t d,
-                      double* value /*[1]*/, void* grad /*[K, d] or null*/, int threads);
+                      const int64_t* member, int64_t G, int64_t d,
+                      double* value /*[1]*/, void* grad /*[K, d] or null*/, double scale,
+                      int threads);
 
   // out_i = w̄_g + (w_i − w̄_g) / (1 + 4 n_g step): the prox of group_value.  out may be w.
+  // Rows of tasks in no group are not written.
   void (*group_prox)(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
-                     const int64_t* member /*[K]*/, int64_t G, int64_t K, int64_t d, double step,
+                     const int64_t* member, int64_t G, int64_t d, double step,
                      void* out /*[K, d]*/, int threads);
 
   // X with (I + 4·step·L) X = W by conjugate gradients in double, all columns at once; L the
@@ -65,11 +74,13 @@ struct CpuKernels {
                      double* residual /*[1]*/, int threads);
 
   // For each of B matrices w_b = U diag(σ) Vᵀ, min(m, n) ≤ 64: value = Σ σ_i, and
-  // grad = Σ_{σ_i > rank cut} u_i v_iᵀ, left out when grad is null. `finite` counts finite matrices.
+  // grad = Σ_{σ_i > rank cut} u_i v_iᵀ, left out when grad is null. A matrix that holds NaN or Inf
+  // has value NaN.
   void (*trace_norm_value)(DType, const void* w /*[B, m, n]*/, int64_t B, int64_t m, int64_t n,
                            double* value /*[B]*/, void* grad /*[B, m, n] or null*/, int threads);
 
-  // out_b = U diag((σ − threshold_b)₊) Vᵀ.  out may be w.
+  // out_b = U diag((σ − threshold_b)₊) Vᵀ, NaN throughout for a matrix that holds NaN or Inf.
+  // out may be w.
   void (*trace_norm_prox)(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/,
                           int64_t B, int64_t m, int64_t n, void* out /*[B, m, n]*/, int threads);
 };

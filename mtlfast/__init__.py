@@ -1,9 +1,29 @@
 """mtlfast: task-relation regularizers for multi-task learning in PyTorch."""
 
+from mtlfast import nn, optim
+from mtlfast._config import build_info, show_config
 from mtlfast._native import FallbackWarning
+from mtlfast.gram import LowRank, gram_reg
+from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
 from mtlfast.task_graph import TaskGraph
+from mtlfast.trace_norm import trace_norm, trace_norm_prox
 
 __version__ = "0.1.0"
 
-__all__ = ["FallbackWarning", "TaskGraph", "pairwise_prox", "pairwise_reg"]
+__all__ = [
+    "FallbackWarning",
+    "LowRank",
+    "TaskGraph",
+    "build_info",
+    "gram_reg",
+    "graph_prox",
+    "graph_reg",
+    "nn",
+    "optim",
+    "pairwise_prox",
+    "pairwise_reg",
+    "show_config",
+    "trace_norm",
+    "trace_norm_prox",
+]

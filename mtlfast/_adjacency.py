@@ -81,8 +81,8 @@ def check_weight(function, argument, weight):
         raise TypeError(f"{function}: {argument} must hold real numbers, got {weight.dtype}")
     if weight.requires_grad:
         raise ValueError(
-            f"{function}: {argument} must not require grad, as a TaskGraph is constant; pass "
-            "learnable weights to graph_reg as a plain tensor, got requires_grad=True"
+            f"{function}: {argument} must not require grad, as its weights are constants here; "
+            "learnable weights go to graph_reg as a plain tensor, got requires_grad=True"
         )
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     weight = weight.to("cpu")
@@ -189,6 +189,9 @@ def read_sparse(function, A):
         else:
             coo = A.tocoo()
             arrays = (None, np.stack([coo.row, coo.col]), coo.data)
+            if A.format == "bsr":  # zeros that only fill a block are not stored entries
+                kept = coo.data != 0
+                arrays = (None, arrays[1][:, kept], coo.data[kept])
         pointer, parts, values = (x if x is None else as_tensor(function, "A", x) for x in arrays)
         device, by_column = torch.device("cpu"), A.format == "csc"
     else:
@@ -271,7 +274,7 @@ def symmetric_csr(function, edges):
     del order
     key, weight = _sum_runs(key, weight)
     num_edges = key.numel()
-    key, weight = _sum_runs(key.div_(2, rounding_mode="floor"), weight)
+    key, weight = _sum_runs(key.bitwise_right_shift_(1), weight)
     if not weight.all():
         key, weight = key[weight != 0], weight[weight != 0]
     low = key.div(max(num_tasks, 1), rounding_mode="floor")
@@ -288,12 +291,14 @@ def symmetric_csr(function, edges):
 
 def _sum_runs(key, weight):
     """Distinct values of the sorted ``key`` and the sum of ``weight`` (ones when None) of each."""
-    distinct, run, count = torch.unique_consecutive(key, return_inverse=True, return_counts=True)
+    starts = torch.ones(key.numel(), dtype=torch.bool)
+    torch.ne(key[1:], key[:-1], out=starts[1:])
+    if starts.all():
+        return key, torch.ones(key.shape, dtype=torch.float64) if weight is None else weight
     if weight is None:
-        return distinct, count.to(torch.float64)
-    if distinct.numel() == key.numel():
-        return distinct, weight
-    return distinct, torch.bincount(run, weight, minlength=distinct.numel())
+        weight = torch.ones(key.shape, dtype=torch.float64)
+    run = starts.cumsum(0).sub_(1)
+    return key[starts], torch.bincount(run, weight)
 
 
 def _mirror(low, high, weight, num_tasks):

@@ -1,5 +1,7 @@
 """Everything that touches private or version-dependent parts of torch, in one place."""
 
+import contextlib
+
 import torch
 from torch.autograd import forward_ad
 
@@ -20,6 +22,11 @@ def needs_reference(*tensors):
     return any(type(t) not in _PLAIN_TYPES for t in tensors)
 
 
+def outside_transforms():
+    """Suspends functorch transforms: under them, a CSR tensor that takes no part raises."""
+    return torch._C._DisableFuncTorch() if _transforms_active() else contextlib.nullcontext()
+
+
 def wants_grad(*tensors):
     """True when autograd must record an operation on these tensors."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -28,3 +35,12 @@ def wants_grad(*tensors):
 def wants_double_backward():
     """Inside ``backward``: True when the gradient itself must be differentiable."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def concrete(tensor):
+    """The plain tensor inside functorch's wrappers, to look at its values; None while tracing."""
+    if torch.compiler.is_compiling():
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor if type(tensor) in _PLAIN_TYPES else None

@@ -9,6 +9,9 @@ import warnings
 
 import torch
 
+from mtlfast import _spectral
+from mtlfast.reference import require_finite, require_threshold
+
 try:
     if os.environ.get("MTLFAST_DISABLE_NATIVE", "0") not in ("", "0"):
         raise ImportError("MTLFAST_DISABLE_NATIVE is set")
@@ -68,4 +71,130 @@ def pairwise_affine(w, mean, scale, factor, add_mean):
             _CODES[w.dtype], w.data_ptr(), mean.data_ptr(), num_tasks, dim,
             scale.item() * factor, add_mean, out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
+    return out
+
+
+def _value_and_grad(kernel, w, tensors, sizes, scale):
+    """Value, and gradient times ``scale``; an empty gradient where ``scale`` is None."""
+    w = w.contiguous()
+    tensors = [t.contiguous() for t in tensors]
+    value = torch.zeros((), dtype=torch.float64)
+    grad = w.new_empty((0,)) if scale is None else torch.zeros_like(w)
+    if w.numel() and all(t.numel() for t in tensors):
+        kernel(
+            _CODES[w.dtype], w.data_ptr(), *(t.data_ptr() for t in tensors), *sizes, w.shape[1],
+            value.data_ptr(), grad.data_ptr() if scale is not None else 0,
+            1.0 if scale is None else scale.item(), torch.get_num_threads(),
+        )  # fmt: skip
+    return value.to(real_dtype(w.dtype)), grad
+
+
+def graph_value(w, row_ptr, col, weight, scale):
+    return _value_and_grad(_C.graph_value, w, (row_ptr, col, weight), (w.shape[0],), scale)
+
+
+def dense_graph_value(w, a, scale):
+    return _value_and_grad(_C.dense_graph_value, w, (a,), (w.shape[0],), scale)
+
+
+def group_value(w, ptr, member, scale):
+    return _value_and_grad(_C.group_value, w, (ptr, member), (ptr.shape[0] - 1,), scale)
+
+
+def edge_distance(w, src, dst):
+    w, src, dst = w.contiguous(), src.contiguous(), dst.contiguous()
+    out = torch.zeros(src.shape, dtype=real_dtype(w.dtype))
+    if w.numel() and src.numel():
+        _C.edge_distance(
+            _CODES[w.dtype], w.data_ptr(), src.data_ptr(), dst.data_ptr(), src.shape[0],
+            w.shape[1], out.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+    return out
+
+
+def dense_distance(w):
+    w = w.contiguous()
+    num_tasks, dim = w.shape
+    out = torch.zeros((num_tasks, num_tasks), dtype=real_dtype(w.dtype))
+    if w.numel():
+        _C.dense_distance(
+            _CODES[w.dtype], w.data_ptr(), num_tasks, dim, out.data_ptr(), torch.get_num_threads()
+        )
+    return out
+
+
+def group_prox(w, ptr, member, step):
+    out = w.clone(memory_format=torch.contiguous_format)
+    if w.numel() and member.numel():
+        _C.group_prox(
+            _CODES[w.dtype], out.data_ptr(), ptr.data_ptr(), member.data_ptr(), ptr.shape[0] - 1,
+            w.shape[1], step, out.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+    return out
+
+
+def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
+    out = w.clone(memory_format=torch.contiguous_format)
+    count = torch.zeros(2, dtype=torch.int64)
+    residual = torch.zeros(1, dtype=torch.float64)
+    weight = weight.double()
+    if w.numel() and col.numel():
+        _C.graph_prox(
+            _CODES[w.dtype], out.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+            *w.shape, step, tol, max_iter, out.data_ptr(), count.data_ptr(), residual.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+    return out, torch.cat([count.double(), residual])
+
+
+def build_info():
+    return _C.build_info()
+
+
+def cpu_isas():
+    return tuple(_C.runnable_isas())
+
+
+def use_isa(name=""):
+    """The instruction set in use; with a name, switches to that one first."""
+    return _C.use_isa(name)
+
+
+def trace_norm_value(w, grad):
+    matrices = w.reshape(-1, *w.shape[-2:]).contiguous() if w.numel() else w
+    batch, rows, columns = matrices.shape if w.numel() else (0, 0, 0)
+    unit = torch.zeros(w.shape if grad else (0,), dtype=w.dtype)
+    if not batch:
+        return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype)), unit
+    if _spectral.takes_jacobi(batch, rows, columns):
+        value = torch.empty(batch, dtype=torch.float64)
+        _C.trace_norm_value(
+            _CODES[w.dtype], matrices.data_ptr(), batch, rows, columns,
+            value.data_ptr(), unit.data_ptr() if grad else 0, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        value = _spectral.trace_norm_value(matrices, unit.view_as(matrices) if grad else None)
+    if value.isnan().any():
+        require_finite("trace_norm", w)
+    return value.to(real_dtype(w.dtype)).reshape(w.shape[:-2]), unit
+
+
+def trace_norm_shrink(w, threshold):
+    require_threshold(threshold)
+    out = torch.empty(w.shape, dtype=w.dtype)
+    if not w.numel():
+        return out
+    matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
+    batch, rows, columns = matrices.shape
+    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
+    result = out.view_as(matrices)
+    if _spectral.takes_jacobi(batch, rows, columns):
+        _C.trace_norm_prox(
+            _CODES[w.dtype], matrices.data_ptr(), threshold.data_ptr(), batch, rows, columns,
+            result.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        _spectral.trace_norm_prox(matrices, threshold, result)
+    if result[:, 0, 0].isnan().any():  # a matrix that is not finite comes back as NaN throughout
+        require_finite("trace_norm_prox", w)
     return out

@@ -9,7 +9,8 @@ import functools
 
 import torch
 
-from mtlfast import _native, reference
+from mtlfast import _native, _tiles, reference
+from mtlfast._cache import TensorCache
 
 _library = torch.library.Library("mtlfast", "DEF")
 
@@ -27,32 +28,149 @@ def _fallback(function):
     return run
 
 
+def _value_and_grad(w, *args):
+    *_, scale = args
+    grad = w.new_empty((0,)) if scale is None else _like(w)
+    return _value(w), grad
+
+
+def _like(w, *args):
+    return torch.empty_like(w, memory_format=torch.contiguous_format)
+
+
+def _edge_structure(edge_index, num_tasks):
+    entries = 2 * edge_index.shape[1]
+    return (
+        edge_index.new_empty(num_tasks + 1),
+        edge_index.new_empty(entries, dtype=torch.int32),
+        edge_index.new_empty(entries),
+        edge_index.new_empty(()),
+    )
+
+
+_GRAPH = "Tensor row_ptr, Tensor col, Tensor weight"
+_GROUPS = "Tensor ptr, Tensor member"
+
 # schema → the shapes and dtypes of what it returns
 _OPS = {
-    "pairwise_value(Tensor w) -> (Tensor, Tensor)": lambda w: (
-        _value(w),
-        _value(w, (2, w.shape[1])),
+    "pairwise_value(Tensor w) -> (Tensor, Tensor)": (
+        lambda w: (_value(w), _value(w, (2, w.shape[1])))
     ),
     "pairwise_affine(Tensor w, Tensor mean, Tensor scale, float factor, bool add_mean) -> Tensor": (
-        lambda w, mean, scale, factor, add_mean: torch.empty_like(
-            w, memory_format=torch.contiguous_format
-        )
+        _like
+    ),
+    f"graph_value(Tensor w, {_GRAPH}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
+    "dense_graph_value(Tensor w, Tensor a, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
+    f"group_value(Tensor w, {_GROUPS}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
+    "edge_distance(Tensor w, Tensor src, Tensor dst) -> Tensor": (
+        lambda w, src, dst: _value(w, src.shape)
+    ),
+    "dense_distance(Tensor w) -> Tensor": lambda w: _value(w, (w.shape[0], w.shape[0])),
+    f"group_prox(Tensor w, {_GROUPS}, float step) -> Tensor": _like,
+    f"graph_prox(Tensor w, {_GRAPH}, float step, float tol, int max_iter) -> (Tensor, Tensor)": (
+        lambda w, *args: (_like(w), w.new_empty(3, dtype=torch.float64, device="cpu"))
+    ),
+    "edge_structure(Tensor edge_index, int num_tasks) -> (Tensor, Tensor, Tensor, Tensor)": (
+        _edge_structure
+    ),
+    "trace_norm_value(Tensor w, bool grad) -> (Tensor, Tensor)": lambda w, grad: (
+        _value(w, w.shape[:-2]),
+        w.new_empty(w.shape if grad else (0,)),
+    ),
+    "trace_norm_shrink(Tensor w, Tensor threshold) -> Tensor": lambda w, threshold: w.new_empty(
+        w.shape
     ),
 }
+
+
+def _kernels(name):
+    """The fallback and the native kernel (None where there is none) of an op."""
+    function = getattr(reference, name)
+    if name == "edge_structure":  # index work, the same on every device
+        return _remembered(function), None
+    return _fallback(function), None if _native.missing else getattr(_native, name)
+
+
+def _remembered(function):
+    """Once per edge_index; copies go out, since a compiled graph may write over an op's outputs."""
+    cache = TensorCache()
+
+    @functools.wraps(function)
+    def run(edge_index, num_tasks):
+        parts = cache.get((edge_index,), num_tasks, lambda: function(edge_index, num_tasks))
+        return tuple(part.clone() for part in parts)
+
+    return run
 
 
 def _register():
     for schema, fake in _OPS.items():
         name = schema.partition("(")[0]
         _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        fallback = _fallback(getattr(reference, name))
+        fallback, native = _kernels(name)
         _library.impl(name, fallback, "CompositeExplicitAutograd")
-        if not _native.missing:
-            _library.impl(name, getattr(_native, name), "CPU")
+        if native is not None:
+            _library.impl(name, native, "CPU")
+        torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
+
+
+def _rows(w, wanted):
+    """A unit gradient of the shape of ``w``, without rows where it is not wanted."""
+    return _value(w, w.shape if wanted else (0, w.shape[1]))
+
+
+# ops without a native kernel, from torch calls in :mod:`mtlfast._tiles`: opaque to the compiler,
+# which would otherwise unroll their loops over tiles
+_TILED = {
+    "gram_dense(Tensor w, Tensor omega, bool want_grad) -> (Tensor, Tensor)": (
+        lambda w, omega, want_grad: (_value(w), _rows(w, want_grad))
+    ),
+    "gram_dense_omega_grad(Tensor w, Tensor omega, Tensor scale) -> Tensor": (
+        lambda w, omega, scale: torch.empty_like(omega, memory_format=torch.contiguous_format)
+    ),
+    "gram_edges(Tensor w, Tensor row, Tensor col, Tensor values, bool want_grad)"
+    " -> (Tensor, Tensor, Tensor)": (
+        lambda w, row, col, values, want_grad: (
+            _value(w),
+            _rows(w, want_grad),
+            _value(w, values.shape),
+        )
+    ),
+    "gram_factor(Tensor w, Tensor factor, bool want_w, bool want_factor)"
+    " -> (Tensor, Tensor, Tensor)": (
+        lambda w, factor, want_w, want_factor: (
+            _value(w),
+            _rows(w, want_w),
+            _rows(factor, want_factor),
+        )
+    ),
+}
+
+
+def _register_tiled():
+    for schema, fake in _TILED.items():
+        name = schema.partition("(")[0]
+        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(name, getattr(_tiles, name), "CompositeExplicitAutograd")
         torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
 
 
 _register()
+_register_tiled()
 
 pairwise_value = torch.ops.mtlfast.pairwise_value.default
 pairwise_affine = torch.ops.mtlfast.pairwise_affine.default
+graph_value = torch.ops.mtlfast.graph_value.default
+dense_graph_value = torch.ops.mtlfast.dense_graph_value.default
+group_value = torch.ops.mtlfast.group_value.default
+edge_distance = torch.ops.mtlfast.edge_distance.default
+dense_distance = torch.ops.mtlfast.dense_distance.default
+group_prox = torch.ops.mtlfast.group_prox.default
+graph_prox = torch.ops.mtlfast.graph_prox.default
+edge_structure = torch.ops.mtlfast.edge_structure.default
+gram_dense = torch.ops.mtlfast.gram_dense.default
+gram_dense_omega_grad = torch.ops.mtlfast.gram_dense_omega_grad.default
+gram_edges = torch.ops.mtlfast.gram_edges.default
+gram_factor = torch.ops.mtlfast.gram_factor.default
+trace_norm_value = torch.ops.mtlfast.trace_norm_value.default
+trace_norm_shrink = torch.ops.mtlfast.trace_norm_shrink.default

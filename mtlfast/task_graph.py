@@ -7,12 +7,14 @@ from mtlfast._adjacency import (
     as_tensor,
     check_count,
     check_size,
+    check_weight,
     read_dense,
     read_edges,
     read_networkx,
     read_sparse,
     symmetric_csr,
 )
+from mtlfast._neighbors import nearest
 
 _TENSORS = ("row_ptr", "col", "weight", "group_ptr", "member")
 
@@ -63,7 +65,7 @@ class TaskGraph:
     rows. Weights are finite and may be negative. :meth:`groups` is stored in O(K) instead.
 
     Build one with :meth:`from_edges`, :meth:`from_dense`, :meth:`from_sparse`,
-    :meth:`from_networkx`, :meth:`chain` or :meth:`groups`. Weights are constants: for
+    :meth:`from_networkx`, :meth:`knn`, :meth:`chain` or :meth:`groups`. Weights are constants: for
     learnable ones pass the plain tensor to ``graph_reg``. Graphs can be pickled and copied.
 
     Attributes (read-only):
@@ -100,7 +102,7 @@ class TaskGraph:
     def __init__(self):
         raise TypeError(
             "TaskGraph: build a graph with from_edges, from_dense, from_sparse, from_networkx, "
-            "chain or groups, got a direct call"
+            "knn, chain or groups, got a direct call"
         )
 
     def __setattr__(self, name, value):
@@ -205,6 +207,36 @@ class TaskGraph:
         """
         function = "TaskGraph.from_networkx"
         return _build(function, read_networkx(function, G, weight))
+
+    @classmethod
+    def knn(cls, features, k):
+        """Directed edges of weight 1 from each task to its ``k`` nearest others, exactly.
+
+        Distances are Euclidean, in float64; at equal distances the task of smaller index is taken.
+
+        Args:
+            features: finite real numbers ``[K, p]``, a tensor, numpy array or nested list.
+            k: neighbours of each task, 1 ≤ k < K.
+
+        Cost: O(K²·p) time in bounded memory; about K·log K with scipy and few features.
+
+        Example:
+            >>> from mtlfast import TaskGraph
+            >>> TaskGraph.knn([[0.0], [1.0], [5.0]], k=1).to_dense().tolist()
+            [[0.0, 1.0, 0.0], [1.0, 0.0, 0.5], [0.0, 0.5, 0.0]]
+        """
+        function = "TaskGraph.knn"
+        x = as_tensor(function, "features", features)
+        if x.dim() != 2:
+            raise ValueError(f"{function}: features must have shape [K, p], got {list(x.shape)}")
+        k = check_count(function, "k", k, least=1)
+        if k >= x.shape[0]:
+            raise ValueError(f"{function}: k must be < K={x.shape[0]}, got {k}")
+        check_size(function, x.shape[0])
+        rows, _ = check_weight(function, "features", x.detach())
+        target = nearest(rows.to(torch.float64), k).flatten()
+        source = torch.arange(x.shape[0]).repeat_interleave(k)
+        return _from_edges(function, torch.stack([source, target]), None, x.shape[0]).to(x.device)
 
     @classmethod
     def chain(cls, num_tasks):

@@ -1,4 +1,4 @@
-// Mean and centred square sum of a block of rows, the building block of pairwise and groups.
+// Mean and centred square sum of rows, and the affine map around the mean: pairwise and groups.
 //
 // A square is never expanded about the origin: rows are shifted by a row c near the block's mean,
 // Σ(w−c) and Σ(w−c)² are taken in one pass, and Σ(w−w̄)² = Σ(w−c)² − (Σ(w−c))²/n. Where c turns out
@@ -175,6 +175,65 @@ MTLFAST_INLINE void affine_row(const T* w, const typename Lane<T>::Real* hi,
     const int64_t n = width - j;
     store_part(out + j, apply(load_part(w + j, n), load_part(hi + j, n), load_part(lo + j, n)), n);
   }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+constexpr int64_t kMergeColumns = 256;
+
+// Σ_i ‖row(i) − w̄‖² over K ≥ 1 rows, and w̄ = mean[0] + mean[1]: fixed blocks, each read once,
+// merged in block order in double, Σ_b M_b + n_b ‖w̄_b − w̄‖².  fold as in block_moments.
+template <class T, class Rows>
+inline double centred_squares(const Rows& row, int64_t K, int64_t d, int64_t fold,
+                              typename Lane<T>::Real* mean /*[2, d]*/, int threads) {
+  const int64_t panel = d < kPanel ? d : kPanel, panels = ceil_div(d, kPanel);
+  const int64_t least = kBlock / panel > kBlockRows ? kBlock / panel : kBlockRows;
+  const int64_t block_rows = ceil_div(least, fold) * fold;
+  const int64_t blocks = ceil_div(K, block_rows);
+  const auto rows_of = [&](int64_t b) {
+    return b + 1 < blocks ? block_rows : K - b * block_rows;
+  };
+  Scratch<double> offset(blocks * d);        // [blocks, d], block mean − row 0
+  Scratch<double> squares(blocks * panels);  // [blocks, panels]
+  parallel_for(blocks * panels, K * d, threads, [&](int64_t unit) {
+    const int64_t b = unit / panels, column = unit % panels * kPanel;
+    const int64_t columns = d - column < kPanel ? d - column : kPanel;
+    const auto block_row = [&](int64_t i) { return row(b * block_rows + i) + column; };
+    squares[unit] = block_moments<T>(block_row, rows_of(b), columns, fold, row(0) + column,
+                                     offset.get() + b * d + column);
+  });
+
+  const int64_t merges = ceil_div(d, kMergeColumns);
+  Scratch<double> between(merges);
+  parallel_for(merges, blocks * d, threads, [&](int64_t unit) {
+    const int64_t column = unit * kMergeColumns;
+    const int64_t columns = d - column < kMergeColumns ? d - column : kMergeColumns;
+    double average[kMergeColumns] = {};
+    for (int64_t b = 0; b < blocks; ++b) {
+      const double n = double(rows_of(b));
+      for (int64_t j = 0; j < columns; ++j) average[j] += n * offset[b * d + column + j];
+    }
+    for (int64_t j = 0; j < columns; ++j) average[j] /= double(K);
+    Sum sum;
+    for (int64_t b = 0; blocks > 1 && b < blocks; ++b) {
+      double block = 0;
+      for (int64_t j = 0; j < columns; ++j) {
+        const double x = offset[b * d + column + j] - average[j];
+        block += x * x;
+      }
+      sum.add(double(rows_of(b)) * block);
+    }
+    between[unit] = sum.value();
+    for (int64_t j = 0; j < columns; ++j) {
+      const int64_t k = column + j;
+      split_mean(double(load_part(row(0) + k, 1)[0]), average[j], mean + k, mean + d + k);
+    }
+  });
+
+  Sum sum;
+  for (int64_t unit = 0; unit < blocks * panels; ++unit) sum.add(squares[unit]);
+  for (int64_t unit = 0; unit < merges; ++unit) sum.add(between[unit]);
+  return sum.value();
 }
 
 }  // namespace MTLFAST_ISA

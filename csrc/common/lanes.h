@@ -16,6 +16,7 @@ namespace MTLFAST_ISA {
 
 using F32 = float __attribute__((vector_size(64)));
 using F64 = double __attribute__((vector_size(64)));
+using U64 = uint64_t __attribute__((vector_size(64)));
 using U32 = uint32_t __attribute__((vector_size(64)));
 using U16 = uint16_t __attribute__((vector_size(32)));
 
@@ -121,6 +122,17 @@ MTLFAST_INLINE void store_part(T* p, typename Lane<T>::Vec v, int64_t n) {
   T part[Lane<T>::N];
   Lane<T>::store(part, v);
   for (int64_t l = 0; l < n; ++l) p[l] = part[l];
+}
+
+// The first n lanes of v; the others become zero, whatever they held.
+MTLFAST_INLINE F32 keep_first(F32 v, int64_t n) {
+  constexpr U32 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return from_bits(to_bits(v) & (U32)(lane < uint32_t(n)));
+}
+
+MTLFAST_INLINE F64 keep_first(F64 v, int64_t n) {
+  constexpr U64 lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return (F64)((U64)v & (U64)(lane < uint64_t(n)));
 }
 
 // Sum of the lanes in double, in lane order.

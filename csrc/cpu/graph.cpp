@@ -1,10 +1,79 @@
-#include <cstdlib>
+// Graph-weighted distance:  Σ_ij A_ij ‖w_i − w_j‖² = Σ_{i<j} s_ij ‖w_i − w_j‖²,  s = A + Aᵀ,
+// gradient 2 Σ_j s_ij (w_i − w_j);  and ∂/∂A_ij = ‖w_i − w_j‖² edge by edge.
+//
+// Plan     one owner per row of the symmetric CSR matrix, so no two threads write the same row;
+//          rows in chunks of equal edges + 2·rows; value and gradient in one pass (common/edges.h).
+// Traffic  reads each neighbour row once per stored direction, writes the gradient once. No
+//          temporary of size E·d.
+// Bits     each row is summed in the order of its columns, chunk values in chunk order.
+#include "common/dispatch.h"
+#include "common/edges.h"
 #include "cpu/kernels.h"
-namespace mtlfast { namespace MTLFAST_ISA {
-void graph_value(DType, const void*, Graph, int64_t, int64_t, double*, void*, int) { std::abort(); }
-void edge_distance(DType, const void*, const int64_t*, const int64_t*, int64_t, int64_t, void*, int) { std::abort(); }
-void dense_graph_value(DType, const void*, const void*, int64_t, int64_t, double*, void*, void*, int) { std::abort(); }
-void group_value(DType, const void*, const int64_t*, const int64_t*, int64_t, int64_t, int64_t, double*, void*, int) { std::abort(); }
-void group_prox(DType, const void*, const int64_t*, const int64_t*, int64_t, int64_t, int64_t, double, void*, int) { std::abort(); }
-void graph_prox(DType, const void*, Graph, int64_t, int64_t, double, double, int64_t, void*, int64_t*, double*, int) { std::abort(); }
-}}
+
+namespace mtlfast {
+namespace MTLFAST_ISA {
+namespace {
+
+constexpr int64_t kEdgeUnit = 1024;
+
+template <class T, bool GRAD>
+double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, T* grad,
+                          double scale, int threads) {
+  using Lanes = Lane<T>;
+  using Real = typename Lanes::Real;
+  const SparseEdges<Real> edges{graph.col, static_cast<const Real*>(graph.weight),
+                                graph.row_ptr[K]};
+  const RowChunks chunks(graph.row_ptr, K, d);
+  Scratch<double> values(chunks.count);
+  parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
+    alignas(64) Real row_grad[kPanelVectors * Lanes::N];
+    double lanes[Lanes::N] = {};
+    const int64_t end = chunks.first_row(c + 1);
+    for (int64_t i = chunks.first_row(c); i < end; ++i) {
+      for (int64_t column = 0; column < d; column += kPanelVectors * Lanes::N) {
+        const PanelView<T> view(w, K, d, column);
+        add_edges<T, GRAD>(view, edges, i, graph.row_ptr[i], graph.row_ptr[i + 1], row_grad, lanes);
+        if (GRAD) store_scaled(row_grad, Real(2 * scale), view.width, grad + i * d + column);
+      }
+    }
+    Sum sum;
+    for (double v : lanes) sum.add(v);
+    values[c] = sum.value();
+  });
+  Sum sum;
+  for (int64_t c = 0; c < chunks.count; ++c) sum.add(values[c]);
+  return sum.value();
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------
+
+void graph_value(DType dtype, const void* w, Graph graph, int64_t K, int64_t d, double* value,
+                 void* grad, double scale, int threads) {
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const auto run = grad != nullptr ? value_and_gradient<T, true> : value_and_gradient<T, false>;
+    *value = run(static_cast<const T*>(w), graph, K, d, static_cast<T*>(grad), scale, threads);
+  });
+}
+
+void edge_distance(DType dtype, const void* w, const int64_t* src, const int64_t* dst, int64_t E,
+                   int64_t d, void* out, int threads) {
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using Real = typename Lane<T>::Real;
+    const T* rows = static_cast<const T*>(w);
+    parallel_for(ceil_div(E, kEdgeUnit), E * d, threads, [&](int64_t unit) {
+      const int64_t end = (unit + 1) * kEdgeUnit < E ? (unit + 1) * kEdgeUnit : E;
+      for (int64_t e = unit * kEdgeUnit; e < end; ++e) {
+        static_cast<Real*>(out)[e] =
+            src[e] == dst[e] ? Real(0)
+                             : Real(squared_distance(rows + src[e] * d, rows + dst[e] * d, d));
+      }
+    });
+  });
+}
+
+}  // namespace MTLFAST_ISA
+}  // namespace mtlfast

@@ -14,6 +14,7 @@ MTLFAST_DECLARE(pairwise_affine);
 MTLFAST_DECLARE(graph_value);
 MTLFAST_DECLARE(edge_distance);
 MTLFAST_DECLARE(dense_graph_value);
+MTLFAST_DECLARE(dense_distance);
 MTLFAST_DECLARE(group_value);
 MTLFAST_DECLARE(group_prox);
 MTLFAST_DECLARE(graph_prox);

@@ -14,75 +14,6 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 namespace {
 
-constexpr int64_t kMergeColumns = 256;
-
-struct Cut {
-  int64_t fold, block_rows, blocks, panels;
-  template <class T>
-  static Cut of(int64_t K, int64_t d, Type<T>) {
-    Cut cut;
-    cut.fold = fold_rows<T>(d);
-    const int64_t panel = d < kPanel ? d : kPanel;
-    const int64_t rows = kBlock / panel > kBlockRows ? kBlock / panel : kBlockRows;
-    cut.block_rows = ceil_div(rows, cut.fold) * cut.fold;
-    cut.blocks = ceil_div(K, cut.block_rows);
-    cut.panels = ceil_div(d, kPanel);
-    return cut;
-  }
-};
-
-template <class T>
-void value(const T* w, int64_t K, int64_t d, double* value, typename Lane<T>::Real* mean,
-           int threads) {
-  const Cut cut = Cut::of(K, d, Type<T>{});
-  Scratch<double> offset(cut.blocks * d);                // [blocks, d], block mean − row 0
-  Scratch<double> squares(cut.blocks * cut.panels);      // [blocks, panels]
-  parallel_for(cut.blocks * cut.panels, K * d, threads, [&](int64_t unit) {
-    const int64_t b = unit / cut.panels, column = unit % cut.panels * kPanel;
-    const int64_t begin = b * cut.block_rows;
-    const int64_t rows = K - begin < cut.block_rows ? K - begin : cut.block_rows;
-    const int64_t columns = d - column < kPanel ? d - column : kPanel;
-    const DenseRows<T> row{w + begin * d + column, d};
-    squares[unit] =
-        block_moments<T>(row, rows, columns, cut.fold, w + column, offset.get() + b * d + column);
-  });
-
-  const int64_t merges = ceil_div(d, kMergeColumns);
-  Scratch<double> between(merges);
-  parallel_for(merges, cut.blocks * d, threads, [&](int64_t unit) {
-    const int64_t column = unit * kMergeColumns;
-    const int64_t columns = d - column < kMergeColumns ? d - column : kMergeColumns;
-    double total[kMergeColumns] = {};
-    const auto rows_of = [&](int64_t b) {
-      return double(b + 1 < cut.blocks ? cut.block_rows : K - b * cut.block_rows);
-    };
-    for (int64_t b = 0; b < cut.blocks; ++b) {
-      const double n = rows_of(b);
-      for (int64_t j = 0; j < columns; ++j) total[j] += n * offset[b * d + column + j];
-    }
-    for (int64_t j = 0; j < columns; ++j) total[j] /= double(K);
-    Sum sum;
-    for (int64_t b = 0; b < cut.blocks; ++b) {
-      double block = 0;
-      for (int64_t j = 0; j < columns; ++j) {
-        const double x = offset[b * d + column + j] - total[j];
-        block += x * x;
-      }
-      sum.add(rows_of(b) * block);
-    }
-    between[unit] = cut.blocks > 1 ? sum.value() : 0.0;
-    for (int64_t j = 0; j < columns; ++j) {
-      const int64_t k = column + j;
-      split_mean(double(load_part(w + k, 1)[0]), total[j], mean + k, mean + d + k);
-    }
-  });
-
-  Sum sum;
-  for (int64_t unit = 0; unit < cut.blocks * cut.panels; ++unit) sum.add(squares[unit]);
-  for (int64_t unit = 0; unit < merges; ++unit) sum.add(between[unit]);
-  *value = 2.0 * double(K) * sum.value();
-}
-
 template <class T, bool ADD_MEAN>
 void affine(const T* w, const typename Lane<T>::Real* mean, int64_t K, int64_t d, double scale,
             T* out, int threads) {
@@ -118,7 +49,9 @@ void pairwise_value(DType dtype, const void* w, int64_t K, int64_t d, double* va
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using Real = typename Lane<T>::Real;
-    MTLFAST_ISA::value(static_cast<const T*>(w), K, d, value, static_cast<Real*>(mean), threads);
+    const DenseRows<T> row{static_cast<const T*>(w), d};
+    *value = 2.0 * double(K) *
+             centred_squares<T>(row, K, d, fold_rows<T>(d), static_cast<Real*>(mean), threads);
   });
 }
 

@@ -1,0 +1,10 @@
+# One line a target; PYTHON picks the interpreter.
+PYTHON ?= python
+
+.PHONY: build test lint sanitize ci
+
+build:  ; $(PYTHON) setup.py -q build_ext --inplace
+test:   ; $(PYTHON) -m pytest
+lint:   ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+sanitize: ; $(PYTHON) tools/sanitize.py
+ci:     ; .ci/run

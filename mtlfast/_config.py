@@ -1,0 +1,73 @@
+"""What of mtlfast is in use on this machine, and why not the rest."""
+
+import importlib.metadata
+
+import torch
+
+from mtlfast import _native
+
+
+def build_info():
+    """What the compiled module was built with, as a dict.
+
+    Returns:
+        ``version``; ``native``: whether the compiled module is in use; ``cpu_isas``: the
+        instruction sets it can run on this machine, widest last; ``built_isas``: those it holds;
+        ``cuda``: whether it holds CUDA kernels, and ``cuda_archs`` for which architectures;
+        ``compiler``; ``openmp``: the OpenMP version (the date of its standard) or None.
+        Without the compiled module the tuples are empty and ``compiler`` is None.
+
+    Raises: nothing.
+
+    Cost: none worth naming. Deterministic.
+
+    Example:
+        >>> import mtlfast
+        >>> sorted(mtlfast.build_info())
+        ['built_isas', 'compiler', 'cpu_isas', 'cuda', 'cuda_archs', 'native', 'openmp', 'version']
+    """
+    info = {
+        "version": importlib.metadata.version("mtlfast"),
+        "native": not _native.missing,
+        "cpu_isas": (),
+        "built_isas": (),
+        "cuda": False,
+        "cuda_archs": (),
+        "compiler": None,
+        "openmp": None,
+    }
+    if not _native.missing:
+        info |= _native.build_info()
+        info["cpu_isas"] = _native.cpu_isas()
+    return info
+
+
+def show_config():
+    """Which path each device takes, on which instruction set and with how many threads, as text.
+
+    Returns:
+        Several lines to print or to paste into a report.
+
+    Raises: nothing.
+
+    Cost: none worth naming. Deterministic.
+
+    Example:
+        >>> import mtlfast
+        >>> mtlfast.show_config().splitlines()[0].startswith("mtlfast")
+        True
+    """
+    info = build_info()
+    lines = [f"mtlfast {info['version']}, torch {torch.__version__}"]
+    if info["native"]:
+        lines.append(
+            f"CPU: native kernels on {_native.use_isa()} (can run: {', '.join(info['cpu_isas'])}), "
+            f"{torch.get_num_threads()} threads, OpenMP {info['openmp'] or 'absent'}"
+        )
+        lines.append(f"compiler: {info['compiler']}")
+    else:
+        lines.append(f"CPU: pure-PyTorch reference, because {_native.missing}")
+    why = "" if info["cuda"] else ", because this build holds no CUDA kernels"
+    lines.append(f"CUDA: {'native kernels' if info['cuda'] else 'pure-PyTorch reference'}{why}")
+    lines.append("other devices: pure-PyTorch reference")
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""The forms in which a user may give a graph, brought to the few that the kernels take.
+
+A graph with fixed weights is prepared once and remembered while the tensors given live unchanged
+(:class:`mtlfast._cache.TensorCache`). Of a graph with learnable weights the pattern is remembered,
+the weights are read at every call.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from mtlfast import _ops, task_graph
+from mtlfast._adjacency import check_weight, read_edges, read_sparse
+from mtlfast._cache import TensorCache
+from mtlfast._checks import DTYPES, check_same
+from mtlfast._native import real_dtype
+from mtlfast.task_graph import TaskGraph
+
+# A dense A with a larger share of non-zero entries is cheaper as it is than as a sparse graph: a
+# stored entry costs an index and a gathered row, a dense one neither.
+_DENSE_SHARE = 0.25
+
+_FORMS = (
+    "a TaskGraph, a dense [K, K] tensor, a torch sparse COO or CSR tensor, "
+    "or (edge_index [2, E], edge_weight [E])"
+)
+_SPARSE = (torch.sparse_coo, torch.sparse_csr)
+_cache = TensorCache()
+
+
+class Form(NamedTuple):
+    """Which kernel, its tensors after W, and the number of stored off-diagonal entries.
+
+    kind and tensors: "edges" (row_ptr, col, weight); "groups" (ptr, member); "dense" (A);
+    "learnable_edges" (edge_weight, src, dst, row_ptr, col, edge); "learnable_dense" (A).
+    """
+
+    kind: str
+    tensors: tuple
+    num_edges: object  # an int, or a tensor without dimensions where it is not known beforehand
+
+
+def prepare(function, graph, w):
+    """``graph`` as a :class:`Form` for rows ``w [K, d]``, with everything checked."""
+    if isinstance(graph, TaskGraph):
+        return _of_task_graph(function, graph, w)
+    if _is_pair(graph):
+        return _of_pair(function, *graph, w)
+    _check_matrix(function, graph, w)
+    return (_of_dense if graph.layout == torch.strided else _of_sparse)(function, graph, w)
+
+
+def prepare_task_graph(function, graph, w, *, detach):
+    """``graph`` as a :class:`TaskGraph` of ``w``'s tasks, whatever its density.
+
+    Weights that require grad are refused, or with ``detach`` taken as the constants they are now.
+    """
+    if isinstance(graph, TaskGraph):
+        _of_task_graph(function, graph, w)
+        return graph
+    if _is_pair(graph):
+        _check_pair(function, *graph, w)
+        edge_index, edge_weight = graph
+        if _is_learnable(edge_weight) and detach:
+            edge_weight = edge_weight.detach()
+        return _pair_graph(function, edge_index, edge_weight, w.shape[0])
+    _check_matrix(function, graph, w)
+    return _matrix_graph(function, graph.detach() if _is_learnable(graph) and detach else graph)
+
+
+def _is_pair(graph):
+    return isinstance(graph, (tuple, list)) and len(graph) == 2
+
+
+def _is_learnable(weight):
+    return isinstance(weight, torch.Tensor) and weight.requires_grad
+
+
+def _of_task_graph(function, graph, w):
+    if graph.num_tasks != w.shape[0]:
+        raise ValueError(
+            f"{function}: graph must have as many tasks as W, "
+            f"got num_tasks={graph.num_tasks} and W with K={w.shape[0]}"
+        )
+    if graph.device != w.device:
+        raise ValueError(
+            f"{function}: graph must be on W's device {w.device}, got {graph.device}; "
+            "move it with graph.to(device)"
+        )
+    if graph.is_groups:
+        return Form("groups", (graph.group_ptr, graph.member), graph.num_edges)
+    weight = graph.weight_as(real_dtype(w.dtype))
+    return Form("edges", (graph.row_ptr, graph.col, weight), graph.num_edges)
+
+
+# -- (edge_index, edge_weight) ----------------------------------------------------------------
+
+
+def _check_pair(function, edge_index, edge_weight, w):
+    for name, value in (("edge_index", edge_index), ("edge_weight", edge_weight)):
+        if isinstance(value, torch.Tensor):
+            check_same(function, name, value, w, dtype=False)
+
+
+def _of_pair(function, edge_index, edge_weight, w):
+    _check_pair(function, edge_index, edge_weight, w)
+    if not _is_learnable(edge_weight) and not torch.compiler.is_compiling():
+        return _of_task_graph(function, _pair_graph(function, edge_index, edge_weight, len(w)), w)
+    if edge_weight is None:
+        edge_weight = torch.ones_like(edge_index[0], dtype=real_dtype(w.dtype))
+    return _learnable_edges(function, edge_index, edge_weight, w)
+
+
+def _pair_graph(function, edge_index, edge_weight, num_tasks):
+    def build():
+        return task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
+
+    tensors = [t for t in (edge_index, edge_weight) if t is not None]
+    if all(isinstance(t, torch.Tensor) for t in tensors):
+        return _cache.get(tuple(tensors), ("graph", num_tasks), build)
+    return build()
+
+
+def _learnable_edges(function, edge_index, edge_weight, w):
+    if edge_weight.dtype not in DTYPES:
+        raise TypeError(
+            f"{function}: edge_weight must be float64, float32, bfloat16 or float16, "
+            f"got {edge_weight.dtype}"
+        )
+    num_tasks = w.shape[0]
+    if torch.compiler.is_compiling():
+        src, dst = edge_index.long().unbind()
+        structure = _ops.edge_structure(torch.stack([src, dst]), num_tasks)
+    else:
+        index, structure = _edge_pattern(function, edge_index, num_tasks)
+        src, dst = index.unbind()
+    if edge_weight.shape != src.shape:
+        raise ValueError(
+            f"{function}: edge_weight must have shape [E={src.shape[0]}], "
+            f"got {list(edge_weight.shape)}"
+        )
+    row_ptr, col, edge, num_edges = structure
+    return Form("learnable_edges", (edge_weight, src, dst, row_ptr, col, edge), num_edges)
+
+
+def _edge_pattern(function, edge_index, num_tasks):
+    def build():
+        edges = read_edges(function, edge_index, None, num_tasks)
+        index = torch.stack([edges.src, edges.dst])
+        structure = _ops.edge_structure(index, num_tasks)
+        return index.to(edges.device), [part.to(edges.device) for part in structure]
+
+    if not isinstance(edge_index, torch.Tensor):
+        return build()
+    return _cache.get((edge_index,), ("pattern", num_tasks), build)
+
+
+# -- matrices ---------------------------------------------------------------------------------
+
+
+def _check_matrix(function, a, w):
+    if not isinstance(a, torch.Tensor):
+        raise TypeError(f"{function}: graph must be {_FORMS}, got {type(a).__name__}")
+    if a.layout != torch.strided and a.layout not in _SPARSE:
+        raise TypeError(f"{function}: graph must be {_FORMS}, got a tensor of {a.layout}")
+    if tuple(a.shape) != (w.shape[0], w.shape[0]):
+        raise ValueError(
+            f"{function}: A must have shape [K, K] = {[w.shape[0]] * 2}, got {list(a.shape)}"
+        )
+    check_same(function, "A", a, w, dtype=False)
+
+
+def _stored(a):
+    return (a != 0).sum() - (a.diagonal() != 0).sum()
+
+
+def _of_dense(function, a, w):
+    if a.requires_grad or torch.compiler.is_compiling():
+        if a.dtype.is_complex:
+            raise TypeError(f"{function}: A must hold real numbers, got {a.dtype}")
+        kind = "learnable_dense" if a.requires_grad else "dense"
+        a_fixed = a.detach()
+        return Form(kind, (a if a.requires_grad else a.to(real_dtype(w.dtype)),), _stored(a_fixed))
+    real = real_dtype(w.dtype)
+
+    def build():
+        check_weight(function, "A", a)
+        stored = int(_stored(a))
+        if stored <= _DENSE_SHARE * a.numel():
+            return task_graph._from_dense(function, a)
+        return Form("dense", (a.to(real).contiguous(),), stored)
+
+    prepared = _cache.get((a,), ("dense", real), build)
+    return prepared if isinstance(prepared, Form) else _of_task_graph(function, prepared, w)
+
+
+def _sparse_state(a):
+    """Changes when the sparse tensor's parts are swapped or, where torch sees it, written to."""
+    is_coo = a.layout == torch.sparse_coo
+    parts = (a._indices(),) if is_coo else (a.crow_indices(), a.col_indices())
+    return tuple((p.data_ptr(), p._version, p.numel()) for p in parts)
+
+
+def _matrix_graph(function, a):
+    if a.requires_grad:
+        check_weight(function, "A", a)
+    if a.layout == torch.strided:
+        return _cache.get((a,), "graph", lambda: task_graph._from_dense(function, a))
+    values = a._values() if a.layout == torch.sparse_coo else a.values()
+    state = ("graph", values.data_ptr(), values._version, _sparse_state(a))
+    return _cache.get((a,), state, lambda: task_graph._from_sparse(function, a))
+
+
+def _of_sparse(function, a, w):
+    if not a.requires_grad:
+        return _of_task_graph(function, _matrix_graph(function, a), w)
+    weight = a if a.layout == torch.sparse_csr else a.coalesce()
+
+    def build():
+        edges = read_sparse(function, weight.detach())
+        return torch.stack([edges.src, edges.dst]).to(a.device)
+
+    # the values of a learnable matrix change at every step, its pattern does not
+    state = ("pattern", _sparse_state(a))
+    edge_index = _cache.get((a,), state, build, ignore_writes=True)
+    return _learnable_edges(function, edge_index, weight.values(), w)

@@ -1,0 +1,291 @@
+"""Modules: regularizers that store their arguments and add up, and K linear heads as one layer.
+
+A module stores, a function computes: each regularizer here calls the function of its name with a
+strength. All see the parameters of K tasks, a tensor ``[K, *]`` or a list of K equally shaped
+tensors, as K rows.
+"""
+
+import torch
+from torch import nn
+
+from mtlfast._checks import as_rows, check_number, check_reduction, rows_like
+from mtlfast._graph_forms import prepare_task_graph
+from mtlfast.gram import LowRank, gram_reg
+from mtlfast.graph import graph_prox, graph_reg
+from mtlfast.pairwise import pairwise_prox, pairwise_reg
+from mtlfast.task_graph import TaskGraph
+from mtlfast.task_linear import TaskLinear
+from mtlfast.trace_norm import trace_norm, trace_norm_prox
+
+__all__ = ["GramReg", "GraphReg", "PairwiseReg", "Regularizer", "Sum", "TaskLinear", "TraceNorm"]
+
+
+class Regularizer(nn.Module):
+    """A strength times a function of the parameters of K tasks; regularizers add up with ``+``.
+
+    A subclass defines ``forward(W)``, the value, and declares with ``has_prox = True`` that it
+    defines ``prox(W, step)``, the minimiser of ``½‖Z − W‖² + step · forward(Z)``: the strength is
+    part of the step. :class:`mtlfast.optim.Proximal` takes any regularizer that declares one.
+
+    Args:
+        strength: a finite number ≥ 0.
+
+    Raises:
+        TypeError, ValueError: the strength is no number, negative, NaN or infinite.
+    """
+
+    has_prox = False
+
+    def __init__(self, strength=1.0):
+        super().__init__()
+        self.strength = check_number(type(self).__name__, "strength", strength)
+
+    def prox(self, W, step):
+        raise NotImplementedError(f"{type(self).__name__}.prox: this regularizer has no prox")
+
+    def __add__(self, other):
+        if not isinstance(other, Regularizer):
+            return NotImplemented
+        return Sum([self, other])
+
+    def __radd__(self, other):  # sum([...]) starts from 0
+        if isinstance(other, int) and other == 0:
+            return self
+        return NotImplemented
+
+    def extra_repr(self):
+        return f"strength={self.strength:g}"
+
+    def _hold(self, name, value):
+        """Keeps an argument so that it moves with the module and is saved where it can be."""
+        if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+            self.register_buffer(name, value)
+        else:
+            setattr(self, name, value)
+
+
+class PairwiseReg(Regularizer):
+    """``strength · pairwise_reg(W, reduction=reduction)``, see :func:`mtlfast.pairwise_reg`.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast.nn import PairwiseReg
+        >>> W = torch.tensor([[0.0], [9.0]])
+        >>> PairwiseReg(strength=0.5)(W).item()
+        81.0
+        >>> PairwiseReg(strength=0.5).prox(W, step=0.5)
+        tensor([[3.],
+                [6.]])
+    """
+
+    has_prox = True
+
+    def __init__(self, strength=1.0, reduction="sum"):
+        super().__init__(strength)
+        check_reduction("PairwiseReg", reduction)
+        self.reduction = reduction
+
+    def forward(self, W):
+        return self.strength * pairwise_reg(W, reduction=self.reduction)
+
+    def prox(self, W, step):
+        step = check_number("PairwiseReg.prox", "step", step)
+        return pairwise_prox(W, step * self._factor(len(W)))
+
+    def _factor(self, num_tasks):
+        """What the sum over ordered pairs is multiplied by."""
+        if self.reduction == "mean":
+            return self.strength / max(num_tasks * (num_tasks - 1), 1)
+        return self.strength
+
+    def extra_repr(self):
+        return f'{super().extra_repr()}, reduction="{self.reduction}"'
+
+
+class GraphReg(Regularizer):
+    """``strength · graph_reg(W, graph, reduction=reduction)``, see :func:`mtlfast.graph_reg`.
+
+    Args:
+        graph: a :class:`mtlfast.TaskGraph`, or any plain form that ``graph_reg`` takes. A TaskGraph
+            moves with the module; it is a constant and no part of ``state_dict``. Plain tensors
+            become buffers (``graph``, or ``edge_index`` and ``edge_weight``); weights given as a
+            ``nn.Parameter`` become a parameter of the module, to be learned.
+        strength: a finite number ≥ 0.
+        reduction: ``"sum"`` or ``"mean"``.
+    """
+
+    has_prox = True
+
+    def __init__(self, graph, strength=1.0, reduction="sum"):
+        super().__init__(strength)
+        check_reduction("GraphReg", reduction)
+        self.reduction = reduction
+        self._is_edge_list = isinstance(graph, (tuple, list))
+        if self._is_edge_list:
+            if len(graph) != 2:
+                raise ValueError(
+                    "GraphReg: a graph of plain tensors must be (edge_index, edge_weight), "
+                    f"got {len(graph)} entries"
+                )
+            self._hold("edge_index", graph[0])
+            self._hold("edge_weight", graph[1])
+        else:
+            self._hold("graph", graph)
+        if isinstance(graph, TaskGraph):  # an empty tensor to learn from where the module went
+            anchor = torch.empty(0, device=graph.device)
+            self.register_buffer("_anchor", anchor, persistent=False)
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        graph = self._stored()
+        if isinstance(graph, TaskGraph):
+            self.graph = graph.to(self._anchor.device)
+        return self
+
+    def forward(self, W):
+        return self.strength * graph_reg(W, self._stored(), reduction=self.reduction)
+
+    def prox(self, W, step):
+        step = check_number("GraphReg.prox", "step", step)
+        graph = self._task_graph(W)
+        return graph_prox(W, graph, step * self._factor(graph))
+
+    def _task_graph(self, W):
+        """The graph with its weights as they are now: the prox takes them as constants."""
+        w = as_rows("GraphReg.prox", W)
+        return prepare_task_graph("GraphReg.prox", self._stored(), w, detach=True)
+
+    def _factor(self, graph):
+        """What the sum over edges is multiplied by."""
+        return self.strength / (max(graph.num_edges, 1) if self.reduction == "mean" else 1)
+
+    def _stored(self):
+        return (self.edge_index, self.edge_weight) if self._is_edge_list else self.graph
+
+    def extra_repr(self):
+        graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
+        if isinstance(graph, torch.Tensor):
+            graph = f"{graph.layout} {list(graph.shape)}".removeprefix("torch.")
+        return f'{graph}, {super().extra_repr()}, reduction="{self.reduction}"'
+
+
+class GramReg(Regularizer):
+    """``strength · gram_reg(W, omega, reduction=reduction)``, see :func:`mtlfast.gram_reg`.
+
+    Not convex in W, and without a prox. ``omega`` as in ``gram_reg``; a tensor becomes a buffer,
+    a ``nn.Parameter`` a parameter of the module, and the factor of a :class:`mtlfast.LowRank` is
+    held likewise as ``factor``.
+    """
+
+    def __init__(self, omega, strength=1.0, reduction="sum"):
+        super().__init__(strength)
+        check_reduction("GramReg", reduction)
+        self.reduction = reduction
+        self._is_low_rank = isinstance(omega, LowRank)
+        if self._is_low_rank:
+            self._hold("factor", omega.factor)
+        else:
+            self._hold("omega", omega)
+
+    def forward(self, W):
+        omega = LowRank(self.factor) if self._is_low_rank else self.omega
+        return self.strength * gram_reg(W, omega, reduction=self.reduction)
+
+    def extra_repr(self):
+        omega = LowRank(self.factor) if self._is_low_rank else list(self.omega.shape)
+        return f'{omega}, {super().extra_repr()}, reduction="{self.reduction}"'
+
+
+class TraceNorm(Regularizer):
+    """``strength · ‖W‖_*``, the nuclear norm of the tasks' rows, see :func:`mtlfast.trace_norm`.
+
+    Where the function takes a batch of matrices ``[..., m, n]``, this module, like the others, sees
+    ``[K, *]`` as one matrix of K rows.
+    """
+
+    has_prox = True
+
+    def forward(self, W):
+        return self.strength * trace_norm(as_rows("TraceNorm", W))
+
+    def prox(self, W, step):
+        step = check_number("TraceNorm.prox", "step", step)
+        rows = trace_norm_prox(as_rows("TraceNorm.prox", W), step * self.strength)
+        return rows_like(W, rows)
+
+
+class Sum(Regularizer):
+    """The sum of regularizers, also written ``a + b`` or ``sum([a, b, c])``.
+
+    Its prox is exact where one is known: for a single term with a prox, and for any number of
+    :class:`PairwiseReg` with at most one :class:`GraphReg`; ``has_prox`` tells.
+
+    Args:
+        terms: an iterable of regularizers; a sum among them contributes its own terms.
+
+    Raises:
+        TypeError: a term is no :class:`Regularizer`.
+        ValueError: there is no term.
+
+    Example:
+        >>> from mtlfast.nn import PairwiseReg, TraceNorm
+        >>> both = PairwiseReg(0.1) + TraceNorm(2.0)
+        >>> both
+        Sum(
+          (terms): ModuleList(
+            (0): PairwiseReg(strength=0.1, reduction="sum")
+            (1): TraceNorm(strength=2)
+          )
+        )
+        >>> both.has_prox
+        False
+    """
+
+    def __init__(self, terms):
+        super().__init__()
+        flat = []
+        for term in terms:
+            if not isinstance(term, Regularizer):
+                raise TypeError(f"Sum: terms must be regularizers, got {type(term).__name__}")
+            flat += term.terms if isinstance(term, Sum) else [term]
+        if not flat:
+            raise ValueError("Sum: terms must hold at least one regularizer, got none")
+        self.terms = nn.ModuleList(flat)
+
+    @property
+    def has_prox(self):
+        if len(self.terms) == 1:
+            return self.terms[0].has_prox
+        kinds = [type(term) for term in self.terms]
+        return kinds.count(PairwiseReg) >= len(kinds) - 1 and {*kinds} <= {PairwiseReg, GraphReg}
+
+    def forward(self, W):
+        rows = as_rows("Sum", W)
+        values = [term(rows) for term in self.terms]
+        return torch.stack(values).sum()
+
+    def prox(self, W, step):
+        if not self.has_prox:
+            names = " + ".join(type(term).__name__ for term in self.terms)
+            raise NotImplementedError(
+                f"Sum.prox: no exact prox is known for {names}; there is one for a single term "
+                "with a prox, and for any number of PairwiseReg with at most one GraphReg"
+            )
+        if len(self.terms) == 1:
+            return self.terms[0].prox(W, step)
+        step = check_number("Sum.prox", "step", step)
+        # With C = I − 11ᵀ/K and the graph's Laplacian L, the prox of a·pairwise + b·graph solves
+        # (I + 4Ka·C + 4b·L) Z = W. C and L both send the mean to 0, so it stays; on the rest C is
+        # the identity, and dividing by s = 1 + 4Ka leaves (I + 4(b/s)·L) Z = W/s. Together:
+        # graph_prox(pairwise_prox(W, a), graph, b/s).
+        num_tasks = len(W)
+        pairs = [term for term in self.terms if isinstance(term, PairwiseReg)]
+        pull = step * sum(term._factor(num_tasks) for term in pairs)
+        rows = pairwise_prox(W, pull)
+        for term in self.terms:
+            if isinstance(term, GraphReg):
+                rows = term.prox(rows, step / (1 + 4 * num_tasks * pull))
+        return rows
+
+    def extra_repr(self):
+        return ""

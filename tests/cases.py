@@ -1,0 +1,155 @@
+"""The table of cases that the contracts in test_contracts_*.py run over: one row per function.
+
+A case is a function of ``W`` and of further tensors it is differentiable in (weights, omega,
+thresholds), with an oracle in numpy's long double, written from the definition and sharing no code
+with the package. Adding a regularizer adds an oracle to oracles.py and a row here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import oracles
+import torch
+
+import mtlfast
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)
+ROUNDOFF = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
+SMALLEST = {torch.bfloat16: 2.0**-134, torch.float16: 2.0**-25}  # half of the least subnormal
+
+
+def nothing(K, d, dtype, generator):
+    return ()
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    function: Callable  # (W, *extras) -> scalar, or a tensor of W's shape for a prox
+    oracle: Callable  # (upstream, w, *extras) -> oracles.Truth
+    value_gate: float  # in units of roundoff times the oracle's scale
+    grad_gate: float
+    extras: Callable = nothing  # (K, d, dtype, generator) -> tensors
+    prox: bool = False
+    degree: int | None = None  # f(2ᵏ W) = 2^(degree·k) f(W), bit by bit
+    shift_free: bool = False  # f(W + one row) = f(W)
+    order_free: bool = False  # f(W[permutation]) = f(W)
+    linear_in_extra: bool = False
+
+    def tensors(self, K, d, dtype=torch.float64, seed=0, spread=0.25):
+        """W = 1 + spread·noise and the extras, all of ``dtype``."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(K, d, generator=generator, dtype=torch.float64)
+        return ((1 + spread * noise).to(dtype), *self.extras(K, d, dtype, generator))
+
+
+def upstream_like(value, seed=1):
+    """A random gradient to send into ``value``: never 1, so that a lost factor shows."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+
+
+def value_and_grads(case, tensors, needs=None):
+    """The value, and the gradient of <upstream, value> to each tensor, None where not needed."""
+    needs = needs or [True] * len(tensors)
+    leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needs, strict=True)]
+    value = case.function(*leaves)
+    if any(needs):
+        value.backward(upstream_like(value))
+    return value.detach(), [leaf.grad for leaf in leaves]
+
+
+def long_double(tensor):
+    return tensor.detach().double().numpy().astype(np.longdouble)
+
+
+def truth(case, tensors):
+    """What the oracle says about these very (already rounded) tensors."""
+    dtype = tensors[0].dtype
+    shape = tensors[0].shape if case.prox else ()
+    kind = dtype if case.prox or dtype == torch.float64 else torch.float32
+    upstream = upstream_like(torch.empty(shape, dtype=kind))
+    return case.oracle(long_double(upstream), *(long_double(t) for t in tensors))
+
+
+def assert_within(got, want, scale, gate, what):
+    """‖got − want‖ ≤ gate·u·scale, plus one rounding to a 16-bit result."""
+    assert tuple(got.shape) == tuple(np.shape(want)), what
+    unit = ROUNDOFF[torch.float64 if got.dtype == torch.float64 else torch.float32]
+    bound = gate * unit * float(scale)
+    if got.dtype in HALVES:
+        size = float(np.sqrt(np.sum(np.square(want))))
+        bound += ROUNDOFF[got.dtype] * size + SMALLEST[got.dtype] * np.sqrt(got.numel())
+    error = float(np.sqrt(np.sum(np.square(long_double(got) - want))))
+    assert error <= bound, f"{what}: error {error:.3e} above the gate {bound:.3e}"
+
+
+def assert_right(case, tensors, result=None):
+    """Value and all gradients hold the gates of the case."""
+    value, grads = result or value_and_grads(case, tensors)
+    right = truth(case, tensors)
+    assert_within(value, right.value, right.value_scale, case.value_gate, f"{case.name} value")
+    for position, grad in enumerate(grads):
+        if grad is not None:
+            assert grad.dtype == tensors[position].dtype
+            want, scale = right.grads[position], right.grad_scales[position]
+            assert_within(grad, want, scale, case.grad_gate, f"{case.name} gradient {position}")
+
+
+def bits(tensor):
+    """The bytes of a tensor, to be compared with ==."""
+    if tensor is None:
+        return None
+    flat = tensor.detach().contiguous().reshape(-1)
+    return tensor.dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes()
+
+
+def mean_of(function):
+    return lambda *tensors: function(*tensors, reduction="mean")
+
+
+CASES = [
+    Case(
+        "pairwise_reg",
+        mtlfast.pairwise_reg,
+        oracles.pairwise_reg,
+        value_gate=32,
+        grad_gate=16,
+        degree=2,
+        shift_free=True,
+        order_free=True,
+    ),
+    Case(
+        "pairwise_reg mean",
+        mean_of(mtlfast.pairwise_reg),
+        oracles.mean(oracles.pairwise_reg),
+        value_gate=32,
+        grad_gate=16,
+        degree=2,
+        shift_free=True,
+        order_free=True,
+    ),
+    Case(
+        "pairwise_prox",
+        lambda W: mtlfast.pairwise_prox(W, 0.03),
+        oracles.pairwise_prox(0.03),
+        value_gate=64,
+        grad_gate=64,
+        prox=True,
+        degree=1,
+    ),
+]
+
+REGS = [case for case in CASES if not case.prox]
+PROXES = [case for case in CASES if case.prox]
+
+
+def names(case):
+    return case.name.replace(" ", "-")

@@ -1,0 +1,24 @@
+"""Every test starts from the same seed, two threads, and the widest instruction set."""
+
+import pytest
+import torch
+
+from mtlfast import _native
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(2)
+    if _native._C is not None:
+        _native._C.use_isa(_native._C.runnable_isas()[-1])
+
+
+@pytest.fixture
+def fresh_compiler():
+    """torch.compile silently runs eagerly after a few recompilations: start from none."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

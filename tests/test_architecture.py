@@ -1,0 +1,219 @@
+"""The house keeps its rules: who imports whom, one name in every room, complete docstrings."""
+
+import ast
+import inspect
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import mtlfast
+from mtlfast import _native, reference
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mtlfast"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+BASE = {"_checks", "_compat"}
+REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm"]
+
+# Each layer imports only from layers to its right; a layer that is absent here is the top.
+LAYERS = [
+    {"nn", "optim"},
+    set(REGULARIZERS),
+    {"task_graph"},
+    {"_ops", *BASE},
+    {"_native", "reference"},
+    {"_C"},
+]
+
+
+def imports_of(path):
+    """Names of the mtlfast modules that a file imports, and of all other top packages."""
+    own, foreign = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "mtlfast":
+                own.add(rest[0] if rest else "")
+            else:
+                foreign.add(top)
+    return own, foreign
+
+
+def layer_of(module):
+    return next((k for k, layer in enumerate(LAYERS) if module in layer), None)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "__init__"])
+def test_import_arrows(module):
+    """Only downwards, and never through the package itself (which would be a cycle)."""
+    own, _ = imports_of(PACKAGE / f"{module}.py")
+    assert "" not in own, "imports the package from inside"
+    mine = layer_of(module)
+    for other in own:
+        theirs = layer_of(other)
+        if theirs is None or mine is None:  # helpers outside the table: only helpers' helpers
+            continue
+        assert theirs > mine or (theirs == mine and {module, other} <= BASE), f"{module} → {other}"
+
+
+def test_every_module_has_a_layer():
+    free = set(MODULES) - set().union(*LAYERS) - {"__init__"}
+    assert not free, f"modules without a place in the import arrows: {sorted(free)}"
+
+
+def test_reference_imports_torch_only():
+    own, foreign = imports_of(PACKAGE / "reference.py")
+    assert not own
+    assert foreign <= {"torch", "math", "functools"}
+
+
+def test_the_compiled_module_has_one_importer():
+    importers = [m for m in MODULES if "_C" in imports_of(PACKAGE / f"{m}.py")[0]]
+    assert importers == ["_native"]
+
+
+def test_private_torch_lives_in_compat():
+    private = re.compile(r"torch\._C\b|forward_ad\._|torch\._(?!dynamo)")
+    users = {m for m in MODULES if private.search((PACKAGE / f"{m}.py").read_text())}
+    assert users <= {"_compat"}
+
+
+def includes_of(path):
+    return set(re.findall(r'#include [<"]([^">]+)[">]', path.read_text()))
+
+
+def sources(*folders):
+    return [
+        path
+        for folder in folders
+        for path in sorted((ROOT / "csrc" / folder).glob("*"))
+        if path.suffix in (".cpp", ".h", ".cu", ".cuh")
+    ]
+
+
+def test_native_rooms_do_not_know_each_other():
+    for path in sources("cpu"):
+        assert not [i for i in includes_of(path) if i.startswith("cuda/")], path
+    for path in sources("cuda"):
+        assert not [i for i in includes_of(path) if i.startswith("cpu/")], path
+    for path in sources("common"):
+        assert not [i for i in includes_of(path) if i.startswith(("cpu/", "cuda/"))], path
+
+
+def test_one_pybind11_file_and_no_torch():
+    for path in sources(".", "cpu", "cuda", "common"):
+        wanted = includes_of(path)
+        assert not [i for i in wanted if i.startswith(("torch/", "ATen/", "c10/"))], path
+        if path.name != "module.cpp":
+            assert not [i for i in wanted if i.startswith(("pybind11", "Python.h"))], path
+
+
+def registered_ops():
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted({name.split("::")[1] for name in names if name.startswith("mtlfast::")})
+
+
+@pytest.mark.parametrize("name", registered_ops())
+def test_an_op_has_twins_of_its_signature(name):
+    """torch.ops.mtlfast.x, reference.x and _native.x take the same arguments in the same order."""
+    schema = getattr(torch.ops.mtlfast, name).default._schema
+    wanted = [argument.name for argument in schema.arguments]
+    for room in (reference, _native):
+        function = inspect.unwrap(getattr(room, name))
+        assert list(inspect.signature(function).parameters) == wanted, room.__name__
+
+
+def test_kernels_are_bound_under_their_own_names():
+    """Every kernel of mtlfast.h is bound by module.cpp and called by _native.py."""
+    kernels = re.findall(r"void \(\*(\w+)\)", (ROOT / "csrc/mtlfast.h").read_text())
+    bound = re.findall(r'm\.def\("(\w+)"', (ROOT / "csrc/module.cpp").read_text())
+    called = set(re.findall(r"_C\.(\w+)", (PACKAGE / "_native.py").read_text()))
+    assert len(kernels) == len(set(kernels)) > 0
+    assert set(kernels) <= set(bound)
+    assert set(kernels) <= called
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_a_regularizer_has_its_file_in_each_room(name):
+    """`git ls-files | grep <name>` lists the whole feature."""
+    rooms = [f"mtlfast/{name}.py", f"tests/test_{name}.py"]
+    if name != "gram":  # matrix products alone: torch's own kernels serve it
+        rooms.append(f"csrc/cpu/{name}.cpp")
+    assert [room for room in rooms if not (ROOT / room).is_file()] == []
+
+
+def test_all_resolves():
+    for module in (mtlfast, *(getattr(mtlfast, m, None) for m in ("nn", "optim"))):
+        if module is not None:
+            assert module.__all__ == sorted(set(module.__all__), key=module.__all__.index)
+            assert [n for n in module.__all__ if not hasattr(module, n)] == []
+
+
+FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_prox"))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_sections(name):
+    text = inspect.getdoc(getattr(mtlfast, name))
+    sections = (".. math::", "Args:", "Returns:", "Raises:", "Cost", "Determinis", "Example:")
+    missing = [s for s in (*sections, "Source:", ">>> ") if s not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", mtlfast.__all__)
+def test_public_names_are_documented(name):
+    assert inspect.getdoc(getattr(mtlfast, name))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_package_is_silent(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    assert ast.get_docstring(tree), "a module says what it is for"
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert), f"{module}:{node.lineno}: assert is no check"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{module}:{node.lineno}"
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\n") if name]
+
+
+def test_files_stay_small():
+    long = {
+        path.name: lines
+        for path in tracked()
+        if path.suffix in (".py", ".cpp", ".h", ".cu") and path.exists()
+        and (lines := len(path.read_text().splitlines())) > 360
+    }  # fmt: skip
+    assert not long
+
+
+@pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+def test_instruction_sets_share_no_function():
+    """An inline function outside an ISA's namespace would be merged by the linker: the survivor may
+    be the AVX-512 one, and the baseline would crash on an old machine (a breach of the ODR)."""
+    objects = sorted((ROOT / "build").glob("temp*/mtlfast/*.x86_64_v4.o"))
+    if not objects:
+        pytest.skip("no object files of a build in place")
+    for path in objects:
+        listed = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True)
+        for line in listed.stdout.splitlines():
+            match = re.match(r"[0-9a-f]+ ([WVu]) (.*)", line)
+            if match and not match[2].startswith("DW.ref."):  # a pointer of the C++ runtime
+                assert "mtlfast::x86_64_v4::" in match[2], f"{path.name}: {line}"
