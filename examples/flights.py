@@ -12,7 +12,6 @@ the one with the lowest error on the validation rows. The test rows are looked a
 
 import argparse
 import itertools
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import flights_data
 import torch
+from flights_report import Outcome, plot, table
 from torch import nn
 from tqdm import tqdm
 
@@ -61,17 +61,6 @@ class Method:
     pairs: object = None  # which pairs of heads the naive double loop would visit: [2, P]
 
 
-@dataclass
-class Outcome:
-    strengths: tuple
-    validation: float
-    test: float
-    epoch_seconds: float
-    regularizer_seconds: float = float("nan")
-    loop_seconds: float = float("nan")
-    extrapolated: bool = False
-
-
 def ridge(strength):
     """Each head near zero: the heads share nothing but the layer below."""
     return lambda heads: strength * heads.square().sum(1).mean()
@@ -100,14 +89,14 @@ def methods(labels, quick):
         return tuple(itertools.product(*choices))
 
     return [
-        Method("independent", ridge, grid((1e-2, 1e-3, 1e-1))),
+        Method("independent", ridge, grid((1, 1e-2, 1e-1, 10))),
         Method("pooled", None),
         Method("pairwise", pairwise, grid((30, 3, 10, 100)), everyone),
-        Method("graph", partial(graph, models), grid((100, 10, 30, 300)), same_model),
+        Method("graph", partial(graph, models), grid((100, 10, 30, 300, 1000)), same_model),
         Method(
             "pairwise + graph",
             partial(pairwise_and_graph, models),
-            grid((0.3, 0.1, 1), (100, 30, 300)),
+            grid((0.1, 0.03, 0.3, 1), (100, 30, 300, 1000)),
             torch.cat([everyone, same_model], dim=1),
         ),
         Method("trace norm", TraceNorm, grid((1e-3, 1e-4, 1e-2))),
@@ -215,60 +204,6 @@ def loop_seconds(heads, pairs, at_most=20_000):
     total.backward()
     seconds, count = time.perf_counter() - began, pairs.shape[1]
     return seconds * max(1, count / at_most), count > at_most
-
-
-def _seconds(value, digits):
-    return "–" if math.isnan(value) else f"{value:.{digits}f} s"
-
-
-def table(outcomes):
-    """The results as text."""
-    lines = [
-        f"{'':18}{'RMSE, min':>10}  {'strength':14}{'s/epoch':>9}   regularizer, value + gradient",
-        f"{'method':18}{'test':>10}  {'chosen':14}{'':9}   {'mtlfast':>11}   naive double loop",
-    ]
-    for name, outcome in outcomes.items():
-        strength = ", ".join(f"{s:g}" for s in outcome.strengths) or "–"
-        ours = _seconds(outcome.regularizer_seconds, 6)
-        loop = _seconds(outcome.loop_seconds, 1)
-        if outcome.extrapolated:
-            loop = f"~ {loop} (extrapolated)"
-        lines.append(
-            f"{name:18}{outcome.test:10.2f}  {strength:14}{outcome.epoch_seconds:9.4f}   "
-            f"{ours:>11}   {loop}"
-        )
-    return "\n".join(lines)
-
-
-def plot(outcomes, path):
-    """Errors on the left, time in the regularizer on the right."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    names = list(outcomes)[::-1]
-    errors = [outcomes[name].test for name in names]
-    left.barh(names, errors, color="tab:blue")
-    best = sorted(errors)
-    left.set_xlim(best[0] - 0.3, best[-2] + 0.3)
-    for y, error in enumerate(errors):
-        left.annotate(f" {error:.2f}", (min(error, best[-2] + 0.1), y), va="center")
-    left.set_xlabel("test RMSE in minutes (axis cut at both ends)")
-
-    timed = [name for name in names if outcomes[name].loop_seconds > 0]
-    position = torch.arange(len(timed)).numpy()
-    loop = [outcomes[name].loop_seconds for name in timed]
-    right.barh(position + 0.2, loop, 0.4, label="naive double loop", color="tab:gray")
-    ours = [outcomes[name].regularizer_seconds for name in timed]
-    right.barh(position - 0.2, ours, 0.4, label="mtlfast", color="tab:orange")
-    right.set_yticks(position, timed)
-    right.set_xscale("log")
-    right.set_xlabel("seconds for one value and gradient")
-    right.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
 
 
 def parse(argv=None):
