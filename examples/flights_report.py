@@ -52,12 +52,13 @@ def plot(outcomes, path):
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     names = list(outcomes)[::-1]
     errors = [outcomes[name].test for name in names]
-    left.barh(names, errors, color="tab:blue")
-    best = sorted(errors)
-    left.set_xlim(best[0] - 0.3, best[-2] + 0.3)
-    for y, error in enumerate(errors):
-        left.annotate(f" {error:.2f}", (min(error, best[-2] + 0.1), y), va="center")
-    left.set_xlabel("test RMSE in minutes (axis cut at both ends)")
+    left.plot(errors, names, "o", color="tab:blue")
+    for name, error in zip(names, errors, strict=True):
+        left.annotate(
+            f"{error:.2f}", (error, name), (8, 0), textcoords="offset points", va="center"
+        )
+    left.margins(x=0.2)
+    left.set_xlabel("test RMSE, minutes")
 
     timed = [name for name in names if outcomes[name].loop_seconds > 0]
     position = np.arange(len(timed))
