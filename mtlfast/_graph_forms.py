@@ -13,6 +13,7 @@ from mtlfast import _ops, task_graph
 from mtlfast._adjacency import check_weight, read_edges, read_sparse
 from mtlfast._cache import TensorCache
 from mtlfast._checks import DTYPES, check_same
+from mtlfast._compat import outside_transforms
 from mtlfast._native import real_dtype
 from mtlfast.task_graph import TaskGraph
 
@@ -47,7 +48,10 @@ def prepare(function, graph, w):
     if _is_pair(graph):
         return _of_pair(function, *graph, w)
     _check_matrix(function, graph, w)
-    return (_of_dense if graph.layout == torch.strided else _of_sparse)(function, graph, w)
+    if graph.layout == torch.strided:
+        return _of_dense(function, graph, w)
+    with outside_transforms():
+        return _of_sparse(function, graph, w)
 
 
 def prepare_task_graph(function, graph, w, *, detach):

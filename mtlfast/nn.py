@@ -109,7 +109,8 @@ class GraphReg(Regularizer):
         graph: a :class:`mtlfast.TaskGraph`, or any plain form that ``graph_reg`` takes. A TaskGraph
             moves with the module; it is a constant and no part of ``state_dict``. Plain tensors
             become buffers (``graph``, or ``edge_index`` and ``edge_weight``); weights given as a
-            ``nn.Parameter`` become a parameter of the module, to be learned.
+            ``nn.Parameter`` become a parameter of the module, to be learned by the gradient of the
+            value; ``prox`` takes them as constants.
         strength: a finite number ≥ 0.
         reduction: ``"sum"`` or ``"mean"``.
     """

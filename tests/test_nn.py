@@ -62,6 +62,10 @@ CASES = {
         lambda: GraphReg(A.to_sparse(), 0.3, reduction="mean"),
         lambda W: 0.3 * over_pairs(W, A) / NUM_EDGES,
     ),
+    "unweighted edge list": (
+        lambda: GraphReg((EDGES, None), 0.3),
+        lambda W: 0.3 * over_pairs(W, (A > 0).double()),
+    ),
     "groups": (
         lambda: GraphReg(TaskGraph.groups([0, 0, 0, 0, 1, 1, 2]), 0.3),
         lambda W: 0.3 * over_pairs(W, torch.block_diag(ONES[:4, :4], ONES[:2, :2], ONES[:1, :1])),
