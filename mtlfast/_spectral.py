@@ -8,7 +8,7 @@ float64 matrices take the SVD itself. A matrix that is not finite gives NaN, as 
 import torch
 
 _EPS = torch.finfo(torch.float64).eps
-_CHUNK = 1 << 21  # elements converted to float64 at once
+_CHUNK = 1 << 18  # elements converted to float64 at once: they stay in L2
 
 
 def takes_jacobi(batch, rows, columns, dtype, grad=False):
