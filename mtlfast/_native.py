@@ -166,7 +166,7 @@ def trace_norm_value(w, grad):
     unit = torch.zeros(w.shape if grad else (0,), dtype=w.dtype)
     if not batch:
         return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype)), unit
-    if _spectral.takes_jacobi(batch, rows, columns):
+    if _spectral.takes_jacobi(batch, rows, columns, w.dtype, grad):
         value = torch.empty(batch, dtype=torch.float64)
         _C.trace_norm_value(
             _CODES[w.dtype], matrices.data_ptr(), batch, rows, columns,
@@ -188,7 +188,7 @@ def trace_norm_shrink(w, threshold):
     batch, rows, columns = matrices.shape
     threshold = threshold.to(torch.float64).reshape(-1).contiguous()
     result = out.view_as(matrices)
-    if _spectral.takes_jacobi(batch, rows, columns):
+    if _spectral.takes_jacobi(batch, rows, columns, w.dtype):
         _C.trace_norm_prox(
             _CODES[w.dtype], matrices.data_ptr(), threshold.data_ptr(), batch, rows, columns,
             result.data_ptr(), torch.get_num_threads(),

@@ -4,50 +4,15 @@ import math
 
 import pytest
 import torch
+from matrices import DTYPES, exact_norm, exact_prox, exact_subgradient, norm, randn, spectrum, unit
 
 import mtlfast
-from mtlfast import _native, _spectral, trace_norm, trace_norm_prox
+from mtlfast import _native, _spectral, reference, trace_norm, trace_norm_prox
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # small ones take the Jacobi kernel, those past 64 take LAPACK
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4), (8, 8), (17, 16), (3, 40), (33, 64), (70, 5)]
 LARGE = [(66, 65), (65, 90), (300, 70)]
 native = pytest.mark.skipif(bool(_native.missing), reason="needs the compiled module")
-
-
-def unit(dtype):
-    return 2.0**-53 if dtype == torch.float64 else 2.0**-24
-
-
-def randn(*shape, dtype=torch.float64, seed=0):
-    return torch.randn(shape, dtype=torch.float64, generator=torch.manual_seed(seed)).to(dtype)
-
-
-def spectrum(m, n, sigma, batch=5):
-    """Matrices with the given singular values."""
-    u = torch.linalg.qr(randn(batch, m, len(sigma)))[0]
-    v = torch.linalg.qr(randn(batch, n, len(sigma), seed=1))[0]
-    return (u * torch.as_tensor(sigma, dtype=torch.float64)) @ v.mT
-
-
-def exact_norm(w):
-    return torch.linalg.svdvals(w.double()).sum(-1)
-
-
-def exact_prox(w, t):
-    u, s, vh = torch.linalg.svd(w.double(), full_matrices=False)
-    t = torch.as_tensor(t, dtype=torch.float64)
-    return (u * (s - t.unsqueeze(-1)).clamp_min(0).unsqueeze(-2)) @ vh
-
-
-def exact_subgradient(w):
-    u, s, vh = torch.linalg.svd(w.double(), full_matrices=False)
-    eps = torch.finfo(torch.float64 if w.dtype == torch.float64 else torch.float32).eps
-    return (u * (s > s[..., :1] * max(w.shape[-2:]) * eps).unsqueeze(-2)) @ vh
-
-
-def norm(x):
-    return torch.linalg.vector_norm(x.double(), dim=(-2, -1))
 
 
 def assert_accurate(w, t):
@@ -60,8 +25,9 @@ def assert_accurate(w, t):
     assert z.dtype == w.dtype and z.shape == w.shape
     error = norm(z.double() - exact_prox(w, t))
     storage = torch.finfo(w.dtype).eps / 2 if w.dtype.itemsize == 2 else 0  # rounding of the result
-    tiny = torch.finfo(w.dtype).tiny * math.sqrt(w[..., :, :].numel()) if storage else 0
-    assert (error <= (64 * u + storage) * norm(w) + tiny).all()
+    # LAPACK's SVD is off by up to 93u itself, as its reconstruction of W shows
+    oracle = norm(exact_prox(w, 0.0) - w.double())
+    assert (error <= (64 * u + storage) * norm(w) + oracle).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -128,7 +94,8 @@ def test_gradient_stops_at_the_numerical_rank(shape, dtype):
     trace_norm(w).sum().backward()
     assert torch.allclose(norm(w.grad).square(), torch.tensor(4.0, dtype=torch.float64), rtol=1e-5)
     exact = exact_subgradient(w.detach())
-    assert (norm(w.grad.double() - exact) <= 1e3 * torch.finfo(dtype).eps * 2).all()
+    bound = 8 * 5e3 * 2.0**-53 + 2 * torch.finfo(dtype).eps  # σ_1/σ_4 = 5e3
+    assert (norm(w.grad.double() - exact) <= bound).all()
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (70, 66)], ids=str)
@@ -258,112 +225,7 @@ def test_routes_agree():
         assert (norm(grad.double() - exact_subgradient(w)) <= 1e-5).all()
 
 
-# Derivatives ----------------------------------------------------------------------------------
-
-
-def test_gradcheck_and_gradgradcheck():
-    w = randn(2, 4, 3).requires_grad_()
-    t = torch.tensor([0.3, 0.8], dtype=torch.float64, requires_grad=True)
-    for case in (w, randn(3, 5).requires_grad_()):
-        torch.autograd.gradcheck(trace_norm, case, nondet_tol=0)
-        torch.autograd.gradgradcheck(trace_norm, case, nondet_tol=0)
-    torch.autograd.gradcheck(trace_norm_prox, (w, t), nondet_tol=0)
-    torch.autograd.gradgradcheck(trace_norm_prox, (w, t))
-    torch.autograd.gradcheck(lambda t: trace_norm_prox(w.detach(), t), t, nondet_tol=0)
-
-
-def directional(w, t, direction, step=1e-6):
-    """Central difference of the exact prox."""
-    ahead, behind = exact_prox(w + step * direction, t), exact_prox(w - step * direction, t)
-    return (ahead - behind) / (2 * step)
-
-
-@pytest.mark.parametrize("shape", [(7, 5), (5, 5), (4, 9)], ids=str)
-@pytest.mark.parametrize(
-    "sigma", [[3, 3, 3, 1], [3, 3, 1, 1, 0][:4], [2], [4, 2, 0.5, 0.5]], ids=str
-)
-def test_prox_gradient_at_repeated_and_zero_singular_values(shape, sigma):
-    t = 0.7
-    w = spectrum(*shape, [float(s) for s in sigma], batch=3).requires_grad_()
-    threshold = torch.full((3,), t, dtype=torch.float64, requires_grad=True)
-    upstream, direction = randn(3, *shape, seed=2), randn(3, *shape, seed=3)
-    grad_w, grad_t = torch.autograd.grad(trace_norm_prox(w, threshold), (w, threshold), upstream)
-    slope = (directional(w.detach(), t, direction) * upstream).sum((-2, -1))
-    assert torch.allclose((grad_w * direction).sum((-2, -1)), slope, rtol=1e-5, atol=1e-7)
-    change = (exact_prox(w.detach(), t + 1e-6) - exact_prox(w.detach(), t - 1e-6)) / 2e-6
-    assert torch.allclose(grad_t, (change * upstream).sum((-2, -1)), rtol=1e-5, atol=1e-7)
-
-
-def test_prox_gradient_without_threshold_is_the_identity():
-    w = torch.cat([spectrum(5, 4, [1.0, 1.0, 0.0]), torch.zeros(1, 5, 4, dtype=torch.float64)])
-    w.requires_grad_()
-    upstream = randn(6, 5, 4)
-    (grad,) = torch.autograd.grad(trace_norm_prox(w, 0.0), w, upstream)
-    assert torch.allclose(grad, upstream, rtol=0, atol=1e-12)
-
-
-def test_double_backward_at_repeated_singular_values():
-    """The derivative of U Vᵀ needs no gap between singular values: compare with differences."""
-    w = torch.eye(4, 3, dtype=torch.float64).requires_grad_()
-    upstream = randn(4, 3, seed=5)
-    (grad,) = torch.autograd.grad(trace_norm(w), w, create_graph=True)
-    (second,) = torch.autograd.grad(grad, w, upstream)
-    step = 1e-6
-    exact = exact_subgradient(w.detach() + step * upstream)
-    exact = (exact - exact_subgradient(w.detach() - step * upstream)) / (2 * step)
-    assert torch.allclose(second, exact, rtol=1e-6, atol=1e-8)
-    prox = trace_norm_prox(w, 0.5)
-    (grad,) = torch.autograd.grad(prox, w, upstream, create_graph=True)
-    (plain,) = torch.autograd.grad(trace_norm_prox(w, 0.5), w, upstream)
-    assert torch.equal(grad, plain) and grad.isfinite().all()
-
-
-@pytest.mark.parametrize("function", (trace_norm, lambda w: trace_norm_prox(w, 0.6).sin().sum()))
-def test_transforms(function):
-    w, v = randn(5, 4), randn(5, 4, seed=1)
-    x = w.clone().requires_grad_()
-    value = function(x)
-    (grad,) = torch.autograd.grad(value, x, create_graph=True)
-    (hvp,) = torch.autograd.grad((grad * v).sum(), x)
-    close = {"rtol": 1e-9, "atol": 1e-9}
-    assert torch.allclose(torch.func.grad(function)(w), grad, **close)
-    out, slope = torch.func.jvp(function, (w,), (v,))
-    assert torch.allclose(out, value, **close)
-    assert torch.allclose(slope, (grad * v).sum(), **close)
-    hessian = torch.func.hessian(function)(w)
-    assert torch.allclose(torch.einsum("ijkl,kl->ij", hessian, v), hvp, **close)
-    batch = torch.stack([w, v, w + v])
-    each = torch.stack([function(b) for b in batch])
-    assert torch.allclose(torch.vmap(function)(batch), each, **close)
-    grads = torch.vmap(torch.func.grad(function))(batch)
-    assert torch.allclose(grads[0], grad, **close)
-
-
-@pytest.mark.parametrize("function", (trace_norm, lambda w: trace_norm_prox(w, 0.6).sin().sum()))
-def test_compile(function):
-    torch._dynamo.reset()
-    w = randn(5, 4)
-    x, y = w.clone().requires_grad_(), w.clone().requires_grad_()
-    function(x).backward()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    value = compiled(y)
-    value.backward()
-    assert torch.allclose(value, function(w)) and torch.allclose(x.grad, y.grad)
-    grad = torch.compile(torch.func.grad(function), backend="aot_eager")(w)
-    assert torch.allclose(grad, x.grad, rtol=1e-9, atol=1e-9)
-
-
-def test_ops_satisfy_opcheck():
-    for w in (randn(3, 5, 4), randn(70, 66, dtype=torch.float32)):
-        for grad in (True, False):
-            torch.library.opcheck(torch.ops.mtlfast.trace_norm_value.default, (w, grad))
-        t = torch.full(w.shape[:-2], 0.3, dtype=torch.float64)
-        torch.library.opcheck(torch.ops.mtlfast.trace_norm_shrink.default, (w, t))
-
-
 def test_fallback_agrees():
-    from mtlfast import reference
-
     for dtype in DTYPES:
         w, t = randn(6, 8, 5, dtype=dtype), torch.linspace(0, 3, 6, dtype=torch.float64)
         value, grad = reference.trace_norm_value(w, True)
@@ -413,7 +275,7 @@ BAD = [
     (trace_norm, ([],), ValueError, "trace_norm: W must hold at least one tensor, got an empty"),
     (trace_norm, ([W, W[0]],), ValueError, "all tensors of W must have the same shape"),
     (trace_norm, ([W, W.double()],), TypeError, "all tensors of W must have the same dtype"),
-    (trace_norm_prox, (W[0, 0], 1), ValueError, r"_prox: W must have shape \[..., m, n\]"),
+    (trace_norm_prox, (W[0, 0], 1), ValueError, r"prox: W must have shape \[..., m, n\]"),
     (trace_norm_prox, (W, -1), ValueError, "threshold must be finite and >= 0, got -1.0"),
     (trace_norm_prox, (W, math.nan), ValueError, "threshold must be finite and >= 0, got nan"),
     (trace_norm_prox, (W, math.inf), ValueError, "threshold must be finite and >= 0, got inf"),

@@ -20,7 +20,7 @@ struct Jacobi<float> {
   using Vec = F32;
   using Mask = int32_t __attribute__((vector_size(64)));
   static constexpr int N = 16;
-  static constexpr float kTol2 = 0x1p-42f;  // squared cosine that counts as orthogonal
+  static constexpr float kTol2 = 0x1p-44f;  // squared cosine that counts as orthogonal
   static constexpr float kTiny = 1e-18f;    // squared norm that counts as zero
   static constexpr float kEps = 0x1p-23f;
   static MTLFAST_INLINE float root(float x) { return __builtin_sqrtf(x); }
@@ -31,7 +31,7 @@ struct Jacobi<double> {
   using Vec = F64;
   using Mask = int64_t __attribute__((vector_size(64)));
   static constexpr int N = 8;
-  static constexpr double kTol2 = 0x1p-100;
+  static constexpr double kTol2 = 0x1p-102;
   static constexpr double kTiny = 1e-36;
   static constexpr double kEps = 0x1p-52;
   static MTLFAST_INLINE double root(double x) { return __builtin_sqrt(x); }
