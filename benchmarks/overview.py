@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from cases import OVERVIEW, assert_equal
+from rivals import OVERVIEW, assert_equal
 
 import mtlfast
 

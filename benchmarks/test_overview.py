@@ -1,7 +1,7 @@
 """The cases of the overview as benchmarks; in an ordinary test run they are tiny and untimed."""
 
 import pytest
-from cases import TINY, assert_equal
+from rivals import TINY, assert_equal
 
 
 @pytest.mark.parametrize("name", TINY)
