@@ -42,6 +42,9 @@ class Case:
     shift_free: bool = False  # f(W + one row) = f(W)
     order_free: bool = False  # f(W[permutation]) = f(W)
     linear_in_extra: bool = False
+    rows: bool = True  # W [K, *] is seen as [K, d]; False where leading dimensions are a batch
+    fixed_bits: bool = True  # for any thread count; False where LAPACK or a GEMM does the work
+    smooth: bool = True  # False where a gradient jumps at nearly equal tasks
 
     def tensors(self, K, d, dtype=torch.float64, seed=0, spread=0.25):
         """W = 1 + spread·noise and the extras, all of ``dtype``."""
@@ -115,6 +118,32 @@ def mean_of(function):
     return lambda *tensors: function(*tensors, reduction="mean")
 
 
+def omega(K, d, dtype, generator):
+    """A wanted Gram matrix of the size of W Wᵀ, not symmetric."""
+    return (torch.rand(K, K, generator=generator, dtype=torch.float64).mul(2 * d).to(dtype),)
+
+
+def factor(K, d, dtype, generator):
+    return (torch.rand(K, 2, generator=generator, dtype=torch.float64).to(dtype),)
+
+
+def threshold(K, d, dtype, generator):
+    """Between the large singular value of the common row and those of the noise."""
+    return (torch.tensor(0.3 * max(K, d) ** 0.5, dtype=dtype),)
+
+
+def batched_trace_norm(W):
+    """The sum over 16 scaled copies, as one batch: matrices of different sizes share vectors."""
+    batch = torch.stack([W * 2.0 ** (b % 4 - 2) for b in range(16)])
+    return mtlfast.trace_norm(batch).sum()
+
+
+def batched_trace_norm_prox(W, threshold):
+    """One of a batch whose thresholds and matrices differ."""
+    batch = torch.stack([W * (b + 1) for b in range(5)])
+    return mtlfast.trace_norm_prox(batch, threshold * torch.arange(-1, 4).abs())[0]
+
+
 CASES = [
     Case(
         "pairwise_reg",
@@ -144,6 +173,70 @@ CASES = [
         grad_gate=64,
         prox=True,
         degree=1,
+    ),
+    Case(
+        "gram_reg dense",
+        mtlfast.gram_reg,
+        oracles.gram_reg,
+        value_gate=32,
+        grad_gate=16,
+        extras=omega,
+        fixed_bits=False,
+    ),
+    Case(
+        "gram_reg low rank",
+        lambda W, factor: mtlfast.gram_reg(W, mtlfast.LowRank(factor)),
+        oracles.gram_factor,
+        value_gate=32,
+        grad_gate=16,
+        extras=factor,
+        fixed_bits=False,
+    ),
+    Case(
+        "trace_norm",
+        mtlfast.trace_norm,
+        oracles.trace_norm(1),
+        value_gate=64,
+        grad_gate=64,
+        degree=1,
+        order_free=True,
+        rows=False,
+        fixed_bits=False,
+        smooth=False,
+    ),
+    Case(
+        "trace_norm batch",
+        batched_trace_norm,
+        oracles.trace_norm(15),
+        value_gate=64,
+        grad_gate=64,
+        degree=1,
+        order_free=True,
+        rows=False,
+        fixed_bits=False,
+        smooth=False,
+    ),
+    Case(
+        "trace_norm_prox",
+        mtlfast.trace_norm_prox,
+        oracles.trace_norm_prox,
+        value_gate=64,
+        grad_gate=64,
+        extras=threshold,
+        prox=True,
+        rows=False,
+        fixed_bits=False,
+    ),
+    Case(
+        "trace_norm_prox batch",
+        batched_trace_norm_prox,
+        oracles.trace_norm_prox,
+        value_gate=64,
+        grad_gate=64,
+        extras=threshold,
+        prox=True,
+        rows=False,
+        fixed_bits=False,
     ),
 ]
 

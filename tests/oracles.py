@@ -64,3 +64,82 @@ def pairwise_prox(step):
         return Truth(shrink(w), norm(w), (shrink(upstream),), (norm(upstream),))
 
     return run
+
+
+def gram_reg(upstream, w, omega):
+    """‖W Wᵀ − Ω‖²; errors relative to what the sums are made of, not to what is left of them."""
+    residual = w @ w.T - omega
+    half = (omega + omega.T) / 2
+    size = norm(w @ w.T) + norm(omega)
+    return Truth(
+        np.sum(np.square(residual)),
+        norm(residual) * size,
+        (upstream * 4 * (w @ (w.T @ w) - half @ w), upstream * -2 * residual),
+        (np.abs(upstream) * 4 * size * norm(w), np.abs(upstream) * 2 * size),
+    )
+
+
+def gram_factor(upstream, w, factor):
+    """‖W Wᵀ − F Fᵀ‖²: the same with Ω = F Fᵀ, its gradient carried on to F."""
+    right = gram_reg(upstream, w, factor @ factor.T)
+    size = norm(w @ w.T) + norm(factor @ factor.T)
+    return Truth(
+        right.value,
+        size * size,
+        (right.grads[0], 2 * right.grads[1] @ factor),
+        (right.grad_scales[0], 4 * np.abs(upstream) * size * norm(factor)),
+    )
+
+
+def svd(w):
+    """Factors of a matrix with at least one entry; float64, for numpy's long double has none."""
+    return np.linalg.svd(w.astype(np.float64), full_matrices=True)
+
+
+def trace_norm(scale):
+    """scale·Σ σ_i; the gradient U Vᵀ moves by σ_1/σ_min for each relative rounding of W."""
+
+    def run(upstream, w):
+        if not w.size:
+            return relative(np.longdouble(0), np.zeros_like(w))
+        u, sigma, vt = svd(w)
+        rank = int(np.sum(sigma > sigma[0] * max(w.shape) * 2.0**-23))
+        grad = upstream * scale * (u[:, :rank] @ vt[:rank])
+        spread = sigma[0] / sigma[rank - 1] if rank else 1
+        total = np.longdouble(scale) * np.sum(sigma)
+        return Truth(total, total, (grad,), (norm(grad) * spread,))
+
+    return run
+
+
+def trace_norm_prox(upstream, w, threshold):
+    """U (σ − t)₊ Vᵀ; derivatives by divided differences of f(σ) = (σ − t)₊, odd on the line."""
+    if not w.size:
+        return Truth(w, norm(w), (upstream, np.zeros_like(threshold)), (0.0, 0.0))
+    if w.shape[0] < w.shape[1]:
+        wide = trace_norm_prox(upstream.T, w.T, threshold)
+        return Truth(
+            wide.value.T, wide.value_scale, (wide.grads[0].T, wide.grads[1]), wide.grad_scales
+        )
+    t, n = float(threshold), w.shape[1]
+    u, sigma, vt = svd(w)
+    shrunk = np.maximum(sigma - t, 0)
+    inner = u.T @ upstream.astype(np.float64) @ vt.T
+    square, below = inner[:n], inner[n:]
+    gap = sigma[:, None] - sigma
+    same = np.abs(gap) < 1e-9 * sigma[0]
+    difference = np.where(same, sigma > t, (shrunk[:, None] - shrunk) / np.where(same, 1, gap))
+    total = sigma[:, None] + sigma
+    mean = (shrunk[:, None] + shrunk) / np.where(total > 0, total, 1)
+    ratio = shrunk / np.where(sigma > 0, sigma, 1)
+    core = difference * (square + square.T) / 2 + mean * (square - square.T) / 2
+    grad = u @ np.vstack([core, below * ratio]) @ vt
+    grad_t = np.asarray(-np.sum(np.diag(square)[sigma > t]))
+    spread = max(sigma[0] / t, 1)
+    value = (u[:, :n] * shrunk) @ vt
+    return Truth(
+        value,
+        norm(w),
+        (grad, grad_t),
+        (norm(upstream) * spread, norm(upstream) * spread * np.sqrt(n)),
+    )

@@ -165,10 +165,16 @@ def op_arguments(dtype):
     def rows(*shape, dtype=dtype):
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    scale = rows(dtype=real)
+    scale, edges = rows(dtype=real), torch.tensor([[0, 1, 1, 8], [1, 0, 7, 2]])
     return {
         "pairwise_value": (rows(9, 5),),
         "pairwise_affine": (rows(9, 5), rows(2, 5, dtype=real), scale, 2.5, True),
+        "gram_dense": (rows(9, 5), rows(9, 9), True),
+        "gram_dense_omega_grad": (rows(9, 5), rows(9, 9), scale),
+        "gram_edges": (rows(9, 5), *edges, rows(4), True),
+        "gram_factor": (rows(9, 5), rows(9, 2), True, False),
+        "trace_norm_value": (rows(2, 9, 5), True),
+        "trace_norm_shrink": (rows(2, 9, 5), torch.ones(2, dtype=torch.float64)),
     }
 
 
