@@ -26,11 +26,15 @@ def relative(value, *grads):
     return Truth(value, np.abs(value), grads, tuple(norm(g) for g in grads))
 
 
-def mean(oracle):
-    """The same, divided by the number of ordered pairs of tasks."""
+def ordered_pairs(K):
+    return K * (K - 1)
+
+
+def mean(oracle, count=ordered_pairs):
+    """The same, divided by the number of terms."""
 
     def run(upstream, w, *extras):
-        pairs = max(len(w) * (len(w) - 1), 1)
+        pairs = max(count(len(w)), 1)
         sums = oracle(upstream, w, *extras)
         return Truth(
             sums.value / pairs,
@@ -143,3 +147,58 @@ def trace_norm_prox(upstream, w, threshold):
         (grad, grad_t),
         (norm(upstream) * spread, norm(upstream) * spread * np.sqrt(n)),
     )
+
+
+def graph_reg(edges):
+    """Σ_e a_e ‖w_src − w_dst‖² over edges(K) = (src, dst); scales sum absolute contributions."""
+
+    def run(upstream, w, weight=None):
+        src, dst = edges(len(w))
+        weight = np.ones(len(src), dtype=np.longdouble) if weight is None else weight
+        difference = w[src] - w[dst]
+        distance = np.sum(np.square(difference), axis=1)
+        grad, size = np.zeros_like(w), np.zeros_like(w)
+        np.add.at(grad, src, 2 * weight[:, None] * difference)
+        np.add.at(grad, dst, -2 * weight[:, None] * difference)
+        np.add.at(size, src, 2 * np.abs(weight[:, None] * difference))
+        np.add.at(size, dst, 2 * np.abs(weight[:, None] * difference))
+        return Truth(
+            np.sum(weight * distance),
+            np.sum(np.abs(weight) * distance),
+            (upstream * grad, upstream * distance),
+            (np.abs(upstream) * norm(size), np.abs(upstream) * norm(distance)),
+        )
+
+    return run
+
+
+def dense_graph_reg(upstream, w, a):
+    """The same over all entries of a dense A."""
+    src, dst = np.indices(a.shape).reshape(2, -1)
+    sums = graph_reg(lambda K: (src, dst))(upstream, w, a.reshape(-1))
+    return Truth(
+        sums.value, sums.value_scale, (sums.grads[0], sums.grads[1].reshape(a.shape)),
+        sums.grad_scales,
+    )  # fmt: skip
+
+
+def graph_prox(edges, step):
+    """(I + 4·step·L)⁻¹ W: a float64 solve, refined in long double."""
+
+    def run(upstream, w):
+        matrix = np.eye(len(w), dtype=np.longdouble)
+        for i, j in zip(*edges(len(w)), strict=True):
+            for here, there in ((i, j), (j, i)):
+                matrix[here, here] += 2 * np.longdouble(step)
+                matrix[here, there] -= 2 * np.longdouble(step)
+
+        def solve(right):
+            x = np.zeros_like(right)
+            for _ in range(4):
+                rest = (right - matrix @ x).astype(np.float64)
+                x = x + np.linalg.solve(matrix.astype(np.float64), rest)
+            return x
+
+        return Truth(solve(w), norm(w), (solve(upstream),), (norm(upstream),))
+
+    return run
