@@ -255,7 +255,7 @@ CASES = [
         value_gate=64,
         grad_gate=64,
         prox=True,
-        largest=9_000,
+        largest=800,
     ),
     Case(
         "graph_prox groups",
