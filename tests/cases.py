@@ -42,6 +42,10 @@ class Case:
     shift_free: bool = False  # f(W + one row) = f(W)
     order_free: bool = False  # f(W[permutation]) = f(W)
     linear_in_extra: bool = False
+    rows: bool = True  # W [K, *] is seen as [K, d]; False where leading dimensions are a batch
+    fixed_bits: bool = True  # for any thread count; False where LAPACK or a GEMM does the work
+    largest: int = 300_000  # K·d that the values are tested at
+    smooth: bool = True  # False where a gradient jumps at nearly equal tasks
 
     def tensors(self, K, d, dtype=torch.float64, seed=0, spread=0.25):
         """W = 1 + spread·noise and the extras, all of ``dtype``."""
@@ -115,6 +119,73 @@ def mean_of(function):
     return lambda *tensors: function(*tensors, reduction="mean")
 
 
+def omega(K, d, dtype, generator):
+    """A wanted Gram matrix of the size of W Wᵀ, not symmetric."""
+    return (torch.rand(K, K, generator=generator, dtype=torch.float64).mul(2 * d).to(dtype),)
+
+
+def factor(K, d, dtype, generator):
+    return (torch.rand(K, 2, generator=generator, dtype=torch.float64).to(dtype),)
+
+
+def threshold(K, d, dtype, generator):
+    """Between the large singular value of the common row and those of the noise."""
+    return (torch.tensor(0.3 * max(K, d) ** 0.5, dtype=dtype),)
+
+
+def edges(K):
+    """About 4K directed edges within the residue classes mod 5, with repeats and self loops."""
+    if not K:
+        return np.zeros((2, 0), dtype=np.int64)
+    random = np.random.default_rng(K)
+    src = random.integers(0, K, 4 * K)
+    return np.stack([src, src % 5 + 5 * random.integers(0, (K - 1 - src % 5) // 5 + 1)])
+
+
+def group_edges(K):
+    """All ordered pairs with the same residue mod 5: what TaskGraph.groups stands for."""
+    i, j = np.indices((K, K))
+    return np.nonzero((i % 5 == j % 5) & (i != j))
+
+
+def edge_index(K):
+    return torch.from_numpy(edges(K))
+
+
+def task_graph(K):
+    return mtlfast.TaskGraph.from_edges(edges(K), num_tasks=K)
+
+
+def groups(K):
+    return mtlfast.TaskGraph.groups(torch.arange(K) % 5)
+
+
+def edge_weight(K, d, dtype, generator):
+    """Some weights negative, some zero."""
+    weight = torch.rand(4 * K, generator=generator, dtype=torch.float64) - 0.2
+    return (weight.masked_fill(weight.abs() < 0.02, 0).to(dtype),)
+
+
+def dense_weight(K, d, dtype, generator):
+    """Not symmetric, half of it zero, nothing between different residues mod 5."""
+    near = torch.arange(K)[:, None] % 5 == torch.arange(K) % 5
+    weight = torch.rand(K, K, generator=generator, dtype=torch.float64) - 0.5
+    return ((weight.clamp(min=0) * near).to(dtype),)
+
+
+def batched_trace_norm(W):
+    """One of a batch of scaled copies, which share vectors in the kernel."""
+    return mtlfast.trace_norm(torch.stack([W * 2.0 ** (b % 4 - 2) for b in range(16)]))[7]
+
+
+def batched_trace_norm_prox(W, threshold):
+    """One of a batch whose thresholds and matrices differ."""
+    batch = torch.stack([W * (b + 1) for b in range(5)])
+    return mtlfast.trace_norm_prox(batch, threshold * torch.arange(-1, 4).abs())[0]
+
+
+GRAPH = {"value_gate": 32, "grad_gate": 64, "degree": 2, "shift_free": True}
+
 CASES = [
     Case(
         "pairwise_reg",
@@ -144,6 +215,124 @@ CASES = [
         grad_gate=64,
         prox=True,
         degree=1,
+    ),
+    Case(
+        "graph_reg edges",
+        lambda W, weight: mtlfast.graph_reg(W, (edge_index(len(W)), weight)),
+        oracles.graph_reg(edges),
+        extras=edge_weight,
+        linear_in_extra=True,
+        **GRAPH,
+    ),
+    Case(
+        "graph_reg TaskGraph",
+        lambda W: mtlfast.graph_reg(
+            W, mtlfast.TaskGraph.from_edges(edges(len(W)), num_tasks=len(W))
+        ),
+        oracles.graph_reg(edges),
+        **GRAPH,
+    ),
+    Case(
+        "graph_reg dense",
+        mtlfast.graph_reg,
+        oracles.dense_graph_reg,
+        extras=dense_weight,
+        linear_in_extra=True,
+        largest=9_000,
+        **GRAPH,
+    ),
+    Case(
+        "graph_reg groups",
+        lambda W: mtlfast.graph_reg(W, groups(len(W))),
+        oracles.graph_reg(group_edges),
+        largest=9_000,
+        **GRAPH,
+    ),
+    Case(
+        "graph_prox",
+        lambda W: mtlfast.graph_prox(W, (edge_index(len(W)), None), 0.03, tol=4e-15),
+        oracles.graph_prox(edges, 0.03),
+        value_gate=64,
+        grad_gate=64,
+        prox=True,
+        largest=800,
+    ),
+    Case(
+        "graph_prox groups",
+        lambda W: mtlfast.graph_prox(W, groups(len(W)), 0.03),
+        oracles.graph_prox(group_edges, 0.03),
+        value_gate=64,
+        grad_gate=64,
+        prox=True,
+        largest=9_000,
+    ),
+    Case(
+        "gram_reg dense",
+        mtlfast.gram_reg,
+        oracles.gram_reg,
+        value_gate=32,
+        grad_gate=16,
+        extras=omega,
+        fixed_bits=False,
+    ),
+    Case(
+        "gram_reg low rank",
+        lambda W, F: mtlfast.gram_reg(W, mtlfast.LowRank(F), reduction="mean"),
+        oracles.mean(oracles.gram_factor, lambda K: K * K),
+        value_gate=32,
+        grad_gate=16,
+        extras=factor,
+        fixed_bits=False,
+    ),
+    Case(
+        "trace_norm",
+        mtlfast.trace_norm,
+        oracles.trace_norm(1),
+        value_gate=64,
+        grad_gate=64,
+        degree=1,
+        order_free=True,
+        rows=False,
+        largest=35_000,
+        fixed_bits=False,
+        smooth=False,
+    ),
+    Case(
+        "trace_norm batch",
+        batched_trace_norm,
+        oracles.trace_norm(2),
+        value_gate=64,
+        grad_gate=64,
+        degree=1,
+        order_free=True,
+        rows=False,
+        largest=10_000,
+        fixed_bits=False,
+        smooth=False,
+    ),
+    Case(
+        "trace_norm_prox",
+        mtlfast.trace_norm_prox,
+        oracles.trace_norm_prox,
+        value_gate=64,
+        grad_gate=64,
+        extras=threshold,
+        prox=True,
+        rows=False,
+        largest=35_000,
+        fixed_bits=False,
+    ),
+    Case(
+        "trace_norm_prox batch",
+        batched_trace_norm_prox,
+        oracles.trace_norm_prox,
+        value_gate=64,
+        grad_gate=64,
+        extras=threshold,
+        prox=True,
+        rows=False,
+        largest=10_000,
+        fixed_bits=False,
     ),
 ]
 

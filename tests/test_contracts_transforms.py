@@ -6,6 +6,8 @@ import pytest
 import torch
 from cases import CASES, DTYPES, assert_right, long_double, truth, upstream_like
 
+import mtlfast
+
 every_case = pytest.mark.parametrize("case", CASES, ids=cases.names)
 
 
@@ -165,10 +167,28 @@ def op_arguments(dtype):
     def rows(*shape, dtype=dtype):
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    scale = rows(dtype=real)
+    scale, edges = rows(dtype=real), torch.tensor([[0, 1, 1, 8], [1, 0, 7, 2]])
+    chain = mtlfast.TaskGraph.chain(9)
+    csr = chain.row_ptr, chain.col, chain.weight_as(real)
+    labelled = mtlfast.TaskGraph.groups([0, 1, 0, 2, 2, 2, 1, 0, 0])
+    group = labelled.group_ptr, labelled.member
     return {
         "pairwise_value": (rows(9, 5),),
         "pairwise_affine": (rows(9, 5), rows(2, 5, dtype=real), scale, 2.5, True),
+        "graph_value": (rows(9, 5), *csr, scale),
+        "dense_graph_value": (rows(9, 5), rows(9, 9, dtype=real), None),
+        "group_value": (rows(9, 5), *group, scale),
+        "edge_distance": (rows(9, 5), *edges),
+        "dense_distance": (rows(9, 5),),
+        "group_prox": (rows(9, 5), *group, 0.5),
+        "graph_prox": (rows(9, 5), *csr[:2], csr[2].double(), 0.5, 1e-9, 100),
+        "edge_structure": (edges, 9),
+        "gram_dense": (rows(9, 5), rows(9, 9), True),
+        "gram_dense_omega_grad": (rows(9, 5), rows(9, 9), scale),
+        "gram_edges": (rows(9, 5), *edges, rows(4), True),
+        "gram_factor": (rows(9, 5), rows(9, 2), True, False),
+        "trace_norm_value": (rows(2, 9, 5), True),
+        "trace_norm_shrink": (rows(2, 9, 5), torch.ones(2, dtype=torch.float64)),
     }
 
 

@@ -13,9 +13,21 @@ SIZES = [
 every_case = pytest.mark.parametrize("case", CASES, ids=cases.names)
 
 
-@every_case
+def value_only(case, tensors):
+    """For a gradient that jumps where singular values meet the numerical rank."""
+    return case.function(*tensors), [None] * len(tensors)
+
+
+@pytest.mark.parametrize(
+    "case, K, d",
+    [
+        pytest.param(case, K, d, id=f"{cases.names(case)}-{K}-{d}")
+        for case in CASES
+        for K, d in SIZES
+        if K * d <= case.largest
+    ],
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("K, d", SIZES)
 def test_value_and_gradient(case, K, d, dtype):
     assert_right(case, case.tensors(K, d, dtype))
 
@@ -26,7 +38,8 @@ def test_value_and_gradient(case, K, d, dtype):
 def test_nearly_equal_tasks(case, exponent, dtype):
     """Spread 1 … 1e-7 of the mean: an expanded square is wrong by 500 % at 1e-4."""
     for seed in range(3):
-        assert_right(case, case.tensors(200, 40, dtype, seed=seed, spread=10.0**-exponent))
+        tensors = case.tensors(200, 40, dtype, seed=seed, spread=10.0**-exponent)
+        assert_right(case, tensors, None if case.smooth else value_only(case, tensors))
 
 
 @every_case
@@ -37,7 +50,8 @@ def test_tight_clusters(case, tightness, dtype):
     W, *extras = case.tensors(100, 20, torch.float64, spread=tightness)
     centre = torch.randn(5, 20, dtype=torch.float64)
     W = (W - 1 + centre[torch.arange(100) % 5]).to(dtype)
-    assert_right(case, (W, *(extra.to(dtype) for extra in extras)))
+    tensors = (W, *(extra.to(dtype) for extra in extras))
+    assert_right(case, tensors, None if case.smooth else value_only(case, tensors))
 
 
 @every_case
@@ -60,7 +74,7 @@ def test_equal_rows_give_exactly_zero(case, dtype):
     assert not grads[0].any()
 
 
-@every_case
+@pytest.mark.parametrize("case", [c for c in CASES if c.rows], ids=cases.names)
 @pytest.mark.parametrize("shape", [(7,), (7, 2, 3), (7, 0, 3), (7, 1, 1, 5)])
 def test_further_dimensions_are_flattened(case, shape):
     W, *extras = case.tensors(7, 1)
