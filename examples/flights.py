@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mtlfast import TaskGraph
-from mtlfast.nn import GraphReg, PairwiseReg, TraceNorm
+from mtlfast.nn import GraphReg, PairwiseReg, Regularizer, TraceNorm
 
 
 class SharedLayerAndHeads(nn.Module):
@@ -175,7 +175,7 @@ def choose(method, start, flights, steps, progress):
         progress.update()
     validation, test, seconds, model, strengths, regularizer = min(runs, key=lambda run: run[0])
     outcome = Outcome(strengths, validation, test(), seconds)
-    if regularizer is not None:
+    if isinstance(regularizer, Regularizer):  # not the ridge of independent heads
         heads = model.heads().detach().requires_grad_()
         outcome.regularizer_seconds = value_and_gradient_seconds(regularizer, heads)
         if method.pairs is not None:
