@@ -53,7 +53,8 @@ def _stack(function, tensors):
                     f"{function}: all tensors of W must have the same {what}, "
                     f"got {first} at position 0 and {this} at position {k}"
                 )
-    return torch.stack([t.reshape(-1) for t in tensors])
+    with torch.autocast(tensors[0].device.type, enabled=False):  # it refuses to stack float16
+        return torch.stack([t.reshape(-1) for t in tensors])
 
 
 def rows_like(W, rows):

@@ -13,7 +13,7 @@ from mtlfast import _ops, task_graph
 from mtlfast._adjacency import check_weight, read_edges, read_sparse
 from mtlfast._cache import TensorCache
 from mtlfast._checks import DTYPES, check_same
-from mtlfast._compat import outside_transforms
+from mtlfast._compat import needs_reference, outside_transforms
 from mtlfast._native import real_dtype
 from mtlfast.task_graph import TaskGraph
 
@@ -77,7 +77,10 @@ def _is_pair(graph):
 
 
 def _is_learnable(weight):
-    return isinstance(weight, torch.Tensor) and weight.requires_grad
+    """Whether derivatives in the weights may be asked for: then they are read at every call."""
+    if not isinstance(weight, torch.Tensor):
+        return False
+    return weight.requires_grad or needs_reference(weight)
 
 
 def _of_task_graph(function, graph, w):
@@ -117,7 +120,8 @@ def _of_pair(function, edge_index, edge_weight, w):
 
 def _pair_graph(function, edge_index, edge_weight, num_tasks):
     def build():
-        return task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
+        with outside_transforms():
+            return task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
 
     tensors = [t for t in (edge_index, edge_weight) if t is not None]
     if all(isinstance(t, torch.Tensor) for t in tensors):
@@ -149,10 +153,11 @@ def _learnable_edges(function, edge_index, edge_weight, w):
 
 def _edge_pattern(function, edge_index, num_tasks):
     def build():
-        edges = read_edges(function, edge_index, None, num_tasks)
-        index = torch.stack([edges.src, edges.dst])
-        structure = _ops.edge_structure(index, num_tasks)
-        return index.to(edges.device), [part.to(edges.device) for part in structure]
+        with outside_transforms():
+            edges = read_edges(function, edge_index, None, num_tasks)
+            index = torch.stack([edges.src, edges.dst])
+            structure = _ops.edge_structure(index, num_tasks)
+            return index.to(edges.device), [part.to(edges.device) for part in structure]
 
     if not isinstance(edge_index, torch.Tensor):
         return build()
@@ -179,13 +184,13 @@ def _stored(a):
 
 
 def _of_dense(function, a, w):
-    if a.requires_grad or torch.compiler.is_compiling():
+    real = real_dtype(w.dtype)
+    if _is_learnable(a) or torch.compiler.is_compiling():
         if a.dtype.is_complex:
             raise TypeError(f"{function}: A must hold real numbers, got {a.dtype}")
-        kind = "learnable_dense" if a.requires_grad else "dense"
-        a_fixed = a.detach()
-        return Form(kind, (a if a.requires_grad else a.to(real_dtype(w.dtype)),), _stored(a_fixed))
-    real = real_dtype(w.dtype)
+        if _is_learnable(a):
+            return Form("learnable_dense", (a,), _stored(a.detach()))
+        return Form("dense", (a.to(real),), _stored(a))
 
     def build():
         check_weight(function, "A", a)

@@ -10,7 +10,7 @@ import warnings
 import torch
 
 from mtlfast import _spectral
-from mtlfast.reference import require_finite, require_threshold
+from mtlfast.reference import require_finite, require_solved, require_threshold
 
 try:
     if os.environ.get("MTLFAST_DISABLE_NATIVE", "0") not in ("", "0"):
@@ -144,7 +144,9 @@ def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
             *w.shape, step, tol, max_iter, out.data_ptr(), count.data_ptr(), residual.data_ptr(),
             torch.get_num_threads(),
         )  # fmt: skip
-    return out, torch.cat([count.double(), residual])
+    iterations, indefinite = count.tolist()
+    require_solved(indefinite, iterations, residual.item(), step, tol, max_iter)
+    return out
 
 
 def build_info():

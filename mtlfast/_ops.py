@@ -67,9 +67,7 @@ _OPS = {
     ),
     "dense_distance(Tensor w) -> Tensor": lambda w: _value(w, (w.shape[0], w.shape[0])),
     f"group_prox(Tensor w, {_GROUPS}, float step) -> Tensor": _like,
-    f"graph_prox(Tensor w, {_GRAPH}, float step, float tol, int max_iter) -> (Tensor, Tensor)": (
-        lambda w, *args: (_like(w), w.new_empty(3, dtype=torch.float64, device="cpu"))
-    ),
+    f"graph_prox(Tensor w, {_GRAPH}, float step, float tol, int max_iter) -> Tensor": _like,
     "edge_structure(Tensor edge_index, int num_tasks) -> (Tensor, Tensor, Tensor, Tensor)": (
         _edge_structure
     ),

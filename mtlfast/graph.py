@@ -217,21 +217,8 @@ class _GraphProx(torch.autograd.Function):
 def _prox(w, graph, step, tol, max_iter):
     if graph.is_groups:
         return _ops.group_prox(w, graph.group_ptr, graph.member, step)
-    out, status = _ops.graph_prox(
-        w, graph.row_ptr, graph.col, graph.weight_as(torch.float64), step, tol, max_iter
-    )
-    iterations, indefinite, residual = status.tolist()
-    if indefinite:
-        raise ValueError(
-            "graph_prox: graph must make I + 4·step·L positive definite, "
-            f"got negative weights that make it indefinite at step={step}"
-        )
-    if residual > tol:
-        raise RuntimeError(
-            f"graph_prox: conjugate gradients must reach tol={tol:g} within max_iter={max_iter} "
-            f"iterations, got residual {residual:.3g} after {int(iterations)}"
-        )
-    return out
+    csr = (graph.row_ptr, graph.col, graph.weight_as(torch.float64))
+    return _ops.graph_prox(w, *csr, step, tol, max_iter)
 
 
 def graph_prox(W, graph, step, *, tol=None, max_iter=1000):

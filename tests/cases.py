@@ -46,11 +46,14 @@ class Case:
     fixed_bits: bool = True  # for any thread count; False where LAPACK or a GEMM does the work
     largest: int = 300_000  # K·d that the values are tested at
     smooth: bool = True  # False where a gradient jumps at nearly equal tasks
+    lists: bool = True  # W may be a list of K tensors
+    one_path: bool = True  # the same bits whether or not gradients are wanted
 
     def tensors(self, K, d, dtype=torch.float64, seed=0, spread=0.25):
         """W = 1 + spread·noise and the extras, all of ``dtype``."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(K, d, generator=generator, dtype=torch.float64)
+        prepare_graphs(K)
         return ((1 + spread * noise).to(dtype), *self.extras(K, d, dtype, generator))
 
 
@@ -148,16 +151,15 @@ def group_edges(K):
     return np.nonzero((i % 5 == j % 5) & (i != j))
 
 
-def edge_index(K):
-    return torch.from_numpy(edges(K))
+# Graphs of K tasks, made before a function is transformed or compiled, as users do.
+EDGE_INDEX, TASK_GRAPH, GROUPS = {}, {}, {}
 
 
-def task_graph(K):
-    return mtlfast.TaskGraph.from_edges(edges(K), num_tasks=K)
-
-
-def groups(K):
-    return mtlfast.TaskGraph.groups(torch.arange(K) % 5)
+def prepare_graphs(K):
+    if K not in EDGE_INDEX:
+        EDGE_INDEX[K] = torch.from_numpy(edges(K))
+        TASK_GRAPH[K] = mtlfast.TaskGraph.from_edges(EDGE_INDEX[K], num_tasks=K)
+        GROUPS[K] = mtlfast.TaskGraph.groups(torch.arange(K) % 5)
 
 
 def edge_weight(K, d, dtype, generator):
@@ -175,12 +177,13 @@ def dense_weight(K, d, dtype, generator):
 
 def batched_trace_norm(W):
     """One of a batch of scaled copies, which share vectors in the kernel."""
-    return mtlfast.trace_norm(torch.stack([W * 2.0 ** (b % 4 - 2) for b in range(16)]))[7]
+    scales = torch.tensor([2.0 ** (b % 4 - 2) for b in range(16)], dtype=W.dtype)
+    return mtlfast.trace_norm(scales[:, None, None] * W)[7]
 
 
 def batched_trace_norm_prox(W, threshold):
     """One of a batch whose thresholds and matrices differ."""
-    batch = torch.stack([W * (b + 1) for b in range(5)])
+    batch = torch.arange(1, 6, dtype=W.dtype)[:, None, None] * W
     return mtlfast.trace_norm_prox(batch, threshold * torch.arange(-1, 4).abs())[0]
 
 
@@ -218,17 +221,16 @@ CASES = [
     ),
     Case(
         "graph_reg edges",
-        lambda W, weight: mtlfast.graph_reg(W, (edge_index(len(W)), weight)),
+        lambda W, weight: mtlfast.graph_reg(W, (EDGE_INDEX[len(W)], weight)),
         oracles.graph_reg(edges),
         extras=edge_weight,
         linear_in_extra=True,
+        one_path=False,  # fixed weights are merged once, learnable ones at every call
         **GRAPH,
     ),
     Case(
         "graph_reg TaskGraph",
-        lambda W: mtlfast.graph_reg(
-            W, mtlfast.TaskGraph.from_edges(edges(len(W)), num_tasks=len(W))
-        ),
+        lambda W: mtlfast.graph_reg(W, TASK_GRAPH[len(W)]),
         oracles.graph_reg(edges),
         **GRAPH,
     ),
@@ -243,14 +245,14 @@ CASES = [
     ),
     Case(
         "graph_reg groups",
-        lambda W: mtlfast.graph_reg(W, groups(len(W))),
+        lambda W: mtlfast.graph_reg(W, GROUPS[len(W)]),
         oracles.graph_reg(group_edges),
         largest=9_000,
         **GRAPH,
     ),
     Case(
         "graph_prox",
-        lambda W: mtlfast.graph_prox(W, (edge_index(len(W)), None), 0.03, tol=4e-15),
+        lambda W: mtlfast.graph_prox(W, TASK_GRAPH[len(W)], 0.03, tol=4e-15),
         oracles.graph_prox(edges, 0.03),
         value_gate=64,
         grad_gate=64,
@@ -259,7 +261,7 @@ CASES = [
     ),
     Case(
         "graph_prox groups",
-        lambda W: mtlfast.graph_prox(W, groups(len(W)), 0.03),
+        lambda W: mtlfast.graph_prox(W, GROUPS[len(W)], 0.03),
         oracles.graph_prox(group_edges, 0.03),
         value_gate=64,
         grad_gate=64,
@@ -296,6 +298,7 @@ CASES = [
         largest=35_000,
         fixed_bits=False,
         smooth=False,
+        one_path=False,  # a gradient is worth float64 sweeps
     ),
     Case(
         "trace_norm batch",
@@ -309,6 +312,8 @@ CASES = [
         largest=10_000,
         fixed_bits=False,
         smooth=False,
+        lists=False,
+        one_path=False,
     ),
     Case(
         "trace_norm_prox",
@@ -333,6 +338,7 @@ CASES = [
         rows=False,
         largest=10_000,
         fixed_bits=False,
+        lists=False,
     ),
 ]
 

@@ -55,7 +55,10 @@ def test_views_give_the_bits_of_dense_input(case, form, dtype, K, d):
     tensors = case.tensors(K, d, dtype)
     before = [bits(t) for t in tensors]
     views = [form(t) for t in tensors]
-    assert outcome(case, views) == outcome(case, tensors)
+    if case.fixed_bits:
+        assert outcome(case, views) == outcome(case, tensors)
+    else:  # the matrix products of torch depend on alignment
+        cases.assert_right(case, views)
     assert [bits(v) for v in views] == before  # nothing was written to
 
 
@@ -73,6 +76,11 @@ def test_only_the_needed_gradients(case):
     tensors = case.tensors(9, 4, torch.float32)
     value, *grads = outcome(case, tensors)
     for needs in itertools.product([False, True], repeat=len(tensors)):
+        if not case.one_path:
+            got = value_and_grads(case, tensors, needs)
+            assert [g is not None for g in got[1]] == list(needs)
+            cases.assert_right(case, tensors, got)
+            continue
         got_value, *got_grads = outcome(case, tensors, needs)
         assert got_value == value, needs
         assert got_grads == [g if n else None for g, n in zip(grads, needs, strict=True)], needs
@@ -102,7 +110,7 @@ def test_gradients_accumulate(case):
         assert torch.equal(t.grad, 2 * g)
 
 
-@every_case
+@pytest.mark.parametrize("case", [c for c in CASES if c.lists], ids=cases.names)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_list_is_its_stack(case, kind, dtype):

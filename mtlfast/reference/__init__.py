@@ -25,6 +25,7 @@ from mtlfast.reference.graph import (
     group_prox,
     group_reg,
     group_value,
+    require_solved,
 )
 from mtlfast.reference.pairwise import (
     centred,
@@ -77,6 +78,7 @@ __all__ = [
     "rank_cut",
     "real",
     "require_finite",
+    "require_solved",
     "require_threshold",
     "spectral_derivative",
     "trace_norm",

@@ -127,12 +127,12 @@ def dense_distance(w):
     return torch.cat(rows) if rows else x.new_zeros((0, 0))
 
 
-def _group_centred(w, ptr, member):
+def _group_centred(x, ptr, member):
     """Member rows minus their group's mean, taken relative to the group's first row, and n_g."""
     size = ptr.diff()
     group = torch.arange(size.shape[0], device=ptr.device)
     group = group.repeat_interleave(size, output_size=member.shape[0])
-    x = real(w)[member]
+    x = x[member]
     x = x - x[ptr[:-1]][group]
     n = size.to(x.dtype)[:, None]
     mean = x.new_zeros((size.shape[0], x.shape[1])).index_add(0, group, x) / n
@@ -142,15 +142,15 @@ def _group_centred(w, ptr, member):
 @plain
 def group_reg(w, ptr, member):
     """Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²."""
-    x, n = _group_centred(w, ptr, member)
+    x, n = _group_centred(real(w), ptr, member)
     return (2 * n * x.square()).sum()
 
 
 @plain
 def group_grad(w, ptr, member):
     """4 n_g (w_i − w̄_g)."""
-    x, n = _group_centred(w, ptr, member)
-    return torch.zeros_like(real(w)).index_add(0, member, 4 * n * x)
+    x, n = _group_centred(real(w), ptr, member)
+    return x.new_zeros(w.shape).index_add(0, member, 4 * n * x)
 
 
 @plain
@@ -162,9 +162,10 @@ def group_value(w, ptr, member, scale):
 @plain
 def group_prox(w, ptr, member, step):
     """w̄_g + (w_i − w̄_g)/(1 + 4 n_g·step); tasks in no group stay."""
-    x, n = _group_centred(w, ptr, member)
+    x = real(w)  # once: the gradients of two casts would be added up in 16 bits
+    centred, n = _group_centred(x, ptr, member)
     shrink = 4 * n * step / (1 + 4 * n * step)
-    return real(w).index_add(0, member, -shrink * x).to(w.dtype)
+    return x.index_add(0, member, -shrink * centred).to(w.dtype)
 
 
 @plain
@@ -181,10 +182,7 @@ def graph_prox_dense(w, row_ptr, col, weight, step):
 
 @plain
 def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
-    """The same by conjugate gradients in float64, preconditioned by the diagonal.
-
-    Returns X and (iterations, 1 when the system is indefinite, residual) in float64.
-    """
+    """The same by conjugate gradients in float64, preconditioned by the diagonal."""
     row, col = edge_rows(row_ptr, col)
     half = weight.double() / 2
     b = w.double()
@@ -223,5 +221,19 @@ def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
         last, residual = residual, relative(r)
         if iterations - before <= 1 and residual >= last:
             break
-    status = torch.tensor([iterations, indefinite, residual], dtype=torch.float64)
-    return x.to(w.dtype), status
+    require_solved(indefinite, iterations, residual, step, tol, max_iter)
+    return x.to(w.dtype)
+
+
+def require_solved(indefinite, iterations, residual, step, tol, max_iter):
+    """The errors of graph_prox that only the solver can find."""
+    if indefinite:
+        raise ValueError(
+            "graph_prox: graph must make I + 4·step·L positive definite, "
+            f"got negative weights that make it indefinite at step={step}"
+        )
+    if residual > tol:
+        raise RuntimeError(
+            f"graph_prox: conjugate gradients must reach tol={tol:g} within max_iter={max_iter} "
+            f"iterations, got residual {residual:.3g} after {iterations}"
+        )
