@@ -8,7 +8,7 @@ import sys
 
 HEAP, STACK = "heap-buffer-overflow", "stack-buffer-overflow"
 
-# name → (file, text, the same text with the bug, what a sanitizer must say). ON is true when the
+# name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is true when the
 # bug is switched on.
 PLANTS = {
     "read past the last row": (
@@ -39,7 +39,7 @@ PLANTS = {
         "common/centered.h",
         "j < columns; ++j) average[j] /= double(K);",
         "j < columns + ON; ++j) average[j] /= double(K);",
-        "index 256 out of bounds",
+        "insufficient space|out of bounds",
     ),
     "free scratch memory early": (
         "common/parallel.h",
