@@ -135,7 +135,9 @@ def _group_centred(x, ptr, member):
     x = x[member]
     x = x - x[ptr[:-1]][group]
     n = size.to(x.dtype)[:, None]
-    mean = x.new_zeros((size.shape[0], x.shape[1])).index_add(0, group, x) / n
+    # scatter_add, as the compiler stumbles over the forward derivative of index_add
+    total = x.new_zeros((size.shape[0], x.shape[1]))
+    mean = total.scatter_add(0, group[:, None].expand(-1, x.shape[1]), x) / n
     return x - mean[group], n[group]
 
 
