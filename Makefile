@@ -1,10 +1,11 @@
 # One line a target; PYTHON picks the interpreter.
 PYTHON ?= python
 
-.PHONY: build test lint sanitize ci
+.PHONY: build test lint sanitize bench ci
 
-build:  ; $(PYTHON) setup.py -q build_ext --inplace
-test:   ; $(PYTHON) -m pytest
-lint:   ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+build:    ; $(PYTHON) setup.py -q build_ext --inplace
+test:     ; $(PYTHON) -m pytest
+lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 sanitize: ; $(PYTHON) tools/sanitize.py
-ci:     ; .ci/run
+bench:    ; $(PYTHON) benchmarks/overview.py
+ci:       ; .ci/run

@@ -66,7 +66,7 @@ def ninja_file(target, temp, cxx, openmp, include):
         flags.append("-Werror")
     sanitize = os.environ.get("MTLFAST_SANITIZE")
     if sanitize:
-        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g1", "-O1"]
     if X86_64:
         flags.append("-DMTLFAST_X86_64")
     compile_line = "$cxx $flags $extra -MMD -MF $out.d -c $in -o $out"

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from rivals import OVERVIEW, assert_equal
+from rivals import OVERVIEW, TINY, assert_equal
 
 import mtlfast
 
@@ -67,12 +67,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes: does it run?")
     parser.add_argument("--output", type=Path, help="write the raw times here as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result = {"machine": describe(), "cases": {}}
     print(*result["machine"]["config"], f"CPU: {result['machine']['cpu']}", sep="\n")
-    for name, (make, size, options) in OVERVIEW.items():
+    for name, (make, size, options) in (TINY if args.tiny else OVERVIEW).items():
         if args.only not in name:
             continue
         ways = make(*size, **options)

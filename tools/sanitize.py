@@ -1,8 +1,9 @@
 """AddressSanitizer and UBSan over every native kernel, and a proof that they would notice.
 
-Builds the package with both sanitizers in a temporary copy, runs every case of tests/cases.py on
-tensors without slack (all dtypes, odd sizes, all instruction sets) and demands that every kernel
-was called. Then plants one bug at a time in the copy; a plant that goes unnoticed is a failure.
+Builds the package with both sanitizers in a temporary copy and runs every kernel on every
+instruction set and dtype: odd sizes, buffers that end where the array ends and begin where no
+vector does, hubs, long rows, large groups. A second copy holds one planted bug for each place that
+could go wrong; each is switched on by itself, and one that goes unnoticed is a failure.
 
     python tools/sanitize.py        needs g++, torch, pybind11, ninja, setuptools
 """
@@ -14,41 +15,107 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from plants import PLANTS, plant
+
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = [(1, 1), (2, 3), (3, 17), (5, 64), (33, 31), (300, 5), (257, 129), (3, 2500)]
 
-# What is planted at the start of pairwise_value and switched on by the environment, one at a time,
-# and what a sanitizer must say about it.
-PLANTS = {
-    "overrun": (
-        "if (dtype == DType::float32) { volatile char past = "
-        "static_cast<const volatile char*>(w)[K * d * 4]; (void)past; }",
-        "heap-buffer-overflow",
-    ),
-    "use_after_free": (
-        "double* freed = new double[4]; delete[] freed; "
-        "volatile double gone = *const_cast<volatile double*>(freed); (void)gone;",
-        "heap-use-after-free",
-    ),
-    "overflow": (
-        "volatile int big = 2147483647; big = big + 1;",
-        "signed integer overflow",
-    ),
-}
+SIZES = [(1, 1), (2, 3), (3, 17), (5, 64), (17, 33), (65, 2), (33, 65), (300, 5), (3, 2100)]
+MATRICES = [(1, 1, 1), (3, 2, 3), (17, 3, 17), (9, 17, 5), (2, 65, 33), (1, 64, 65), (33, 4, 4)]
 
 
-def exercise(only_pairwise):
-    """Runs in the child, under the sanitizers: every kernel on tightly allocated tensors."""
-    import cases
+def tight(tensor, shift):
+    """A contiguous copy that ends with its buffer; it starts ``shift`` elements into it."""
     import torch
 
-    from mtlfast import _native
+    buffer = torch.empty(tensor.numel() + shift, dtype=tensor.dtype)
+    return buffer[shift:].view(tensor.shape).copy_(tensor)
 
-    native = _native._C
-    assert native is not None, _native.missing
-    kernels = re.findall(r"void \(\*(\w+)\)", Path("csrc/mtlfast.h").read_text())
+
+def symmetric_csr(num_tasks, real, shift):
+    """A graph with a hub, explicit zero weights and an isolated task."""
+    import torch
+
+    weight = torch.rand((num_tasks, num_tasks), dtype=real)
+    linked = weight < 0.2
+    linked[0] = True
+    linked |= linked.T.clone()
+    linked[-1] = linked[:, -1] = False
+    linked.fill_diagonal_(False)
+    src, dst = linked.nonzero(as_tuple=True)
+    row_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), linked.sum(1).cumsum(0)])
+    values = (weight + weight.T)[src, dst]
+    values[::7] = 0
+    return tight(row_ptr, shift), tight(dst.int(), shift), tight(values, shift)
+
+
+def run_rows(native, dtype, num_tasks, dim, shift):
+    """Every kernel on W [K, d]."""
+    import torch
+
+    real = native.real_dtype(dtype)
+    w = tight(torch.randn(num_tasks, dim).to(dtype), shift)
+    one = torch.ones((), dtype=real)
+    _, mean = native.pairwise_value(w)
+    for add_mean in (False, True):
+        native.pairwise_affine(w, tight(mean, shift), one, 0.5, add_mean)
+    row_ptr, col, weight = symmetric_csr(min(num_tasks, 300), real, shift)
+    few = tight(w[: row_ptr.numel() - 1], shift)
+    a = tight(torch.rand(len(few), len(few), dtype=real), shift)
+    src, dst = (tight(torch.randint(len(few), (1500,)), shift) for _ in range(2))
+    groups = torch.arange(num_tasks)[: num_tasks // 2 * 2]
+    ptr = torch.tensor([0, len(groups) // 2, len(groups) // 2, len(groups)])
+    for scale in (None, one):
+        native.graph_value(few, row_ptr, col, weight, scale)
+        native.dense_graph_value(few, a, scale)
+        native.group_value(w, tight(ptr, shift), tight(groups, shift), scale)
+    native.graph_prox(few, row_ptr, col, weight, 0.1, 1e-12, 50)
+    native.group_prox(w, tight(ptr, shift), tight(groups, shift), 0.1)
+    native.edge_distance(few, src, dst)
+    native.dense_distance(few)
+
+
+def run_matrices(native, dtype, batch, rows, columns, shift):
+    """Both trace-norm kernels, wherever the package would rather take LAPACK."""
+    import torch
+
+    code, threads = native._CODES[dtype], torch.get_num_threads()
+    w = tight(3 * torch.randn(batch, rows, columns).to(dtype), shift)
+    w[0] = 0
+    w[-1, -1, -1] = torch.inf
+    threshold = tight(torch.rand(batch, dtype=torch.float64), shift)
+    value = tight(threshold, shift)
+    for out in (None, tight(w, shift)):
+        address = 0 if out is None else out.data_ptr()
+        native._C.trace_norm_value(
+            code, w.data_ptr(), batch, rows, columns, value.data_ptr(), address, threads
+        )
+    native._C.trace_norm_prox(
+        code, w.data_ptr(), threshold.data_ptr(), batch, rows, columns, out.data_ptr(), threads
+    )
+
+
+def exercise(native, dtypes, sizes, matrices):
+    for dtype in dtypes:
+        for k, (num_tasks, dim) in enumerate(sizes):
+            run_rows(native, dtype, num_tasks, dim, k % 2)
+        for k, shape in enumerate(matrices):
+            run_matrices(native, dtype, *shape, (k + 1) % 2)
+
+
+def exercise_all():
+    """In the child: every instruction set, every dtype, every size."""
+    import torch
+
+    from mtlfast import _native as native
+
+    assert native._C is not None, native.missing
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    kernels = [name for name in dir(native._C) if not name.startswith("_")]
+    kernels = [n for n in kernels if n not in ("build_info", "runnable_isas", "use_isa")]
     calls = dict.fromkeys(kernels, 0)
 
     def counted(name, kernel):
@@ -59,33 +126,66 @@ def exercise(only_pairwise):
         return run
 
     for name in kernels:
-        setattr(native, name, counted(name, getattr(native, name)))
-    torch.set_num_threads(2)
-    chosen = [c for c in cases.CASES if not only_pairwise or c.name == "pairwise_reg"]
-    for isa in native.runnable_isas()[: 1 if only_pairwise else None]:
+        setattr(native._C, name, counted(name, getattr(native._C, name)))
+    for isa in native.cpu_isas():
         native.use_isa(isa)
-        for case in chosen:
-            for dtype in cases.DTYPES:
-                for K, d in SIZES:
-                    tensors = [t.clone() for t in case.tensors(K, d, dtype)]
-                    cases.value_and_grads(case, tensors)
-    for name, count in calls.items():
-        print(f"  {name}: {count} calls")
-    if not only_pairwise:
-        idle = [name for name, count in calls.items() if not count]
-        assert not idle, f"kernels that no case calls: {idle}"
-    print("exercise finished")
+        # a group above 1024 tasks, of more columns than a panel, and many short rows
+        large = [(2100, 2100), (5000, 3)]
+        exercise(native, native._CODES, SIZES + large, MATRICES)
+        print(f"  {isa}: clean", flush=True)
+    print(" ", ", ".join(f"{name} {count}" for name, count in calls.items()))
+    idle = [name for name, count in calls.items() if not count]
+    assert not idle, f"kernels that were not called: {idle}"
+    print("  exercise finished")
 
 
-def build(copy):
+def exercise_plants():
+    """In the child: torch is imported once, each bug has a process of its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    for name in [*PLANTS, "none"]:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.dup2(write, 2)
+            os.environ["MTLFAST_PLANTED"] = name
+            from mtlfast import _native as native
+
+            exercise(native, native._CODES, [(3, 17), (17, 33), (3, 2100)], MATRICES[:4])
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read, errors="replace") as pipe:
+            report = pipe.read()
+        failed = os.waitpid(child, 0)[1] != 0
+        if name == "none":
+            assert not failed, f"a report without a planted bug:\n{report[:3000]}"
+            continue
+        expected = PLANTS[name][3]
+        found = re.search(expected, report)
+        assert failed and found, f"unnoticed: {name}\n{report[:3000]}"
+        print(f"  planted: {name}; noticed: {found[0]}", flush=True)
+    print("  exercise finished")
+
+
+def make_copy(folder):
+    for name in ("csrc", "mtlfast", "tools"):
+        ignored = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def build(folder):
     environment = os.environ | {"MTLFAST_SANITIZE": "address,undefined"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
 
 
-def run_exercise(copy, *arguments, planted=""):
+def run(folder, part):
     cxx = os.environ.get("CXX", "g++").split()[0]
     library = subprocess.run(
         [cxx, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
@@ -95,65 +195,38 @@ def run_exercise(copy, *arguments, planted=""):
         "ASAN_OPTIONS": "detect_leaks=0",  # Python and torch keep memory until the process ends
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
-        "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "tests")]),
-        "MTLFAST_PLANTED": planted,
+        "PYTHONPATH": str(folder),
     }
-    return subprocess.run(
-        [sys.executable, "tools/sanitize.py", "--exercise", *arguments],
-        cwd=copy,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-
-
-def plant(copy):
-    """Writes all bugs into the copy's pairwise.cpp; MTLFAST_PLANTED chooses at run time."""
-    path = copy / "csrc/cpu/pairwise.cpp"
-    choice = "".join(
-        f'  if (std::string_view(chosen) == "{name}") {{ {code} }}\n'
-        for name, (code, _) in PLANTS.items()
-    )
-    choice = f'  const char* chosen = std::getenv("MTLFAST_PLANTED");\n{choice}'
-    head = re.compile(r"\nvoid pairwise_value\(DType dtype[^{]*\{\n")
-    planted, count = head.subn(lambda m: m[0] + choice, path.read_text())
-    if count != 1:
-        sys.exit("the bugs cannot be planted: pairwise_value not found in csrc/cpu/pairwise.cpp")
-    path.write_text("#include <cstdlib>\n#include <string_view>\n" + planted)
+    command = [sys.executable, "tools/sanitize.py", "--child", part]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=-1, stderr=-1, text=True)
+    print(done.stdout, end="", flush=True)
+    if done.returncode or "exercise finished" not in done.stdout:
+        sys.exit(f"{done.stderr[-8000:]}\nsanitize: {part} failed")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--exercise", action="store_true", help="the child's part")
-    parser.add_argument("--only-pairwise", action="store_true", help="a quick try")
-    arguments = parser.parse_args()
-    if arguments.exercise:
-        exercise(arguments.only_pairwise)
+    parser.add_argument("--child", choices=["kernels", "plants"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["kernels", "plants"], help="one half")
+    args = parser.parse_args()
+    if args.child:
+        exercise_all() if args.child == "kernels" else exercise_plants()
         return
-    with tempfile.TemporaryDirectory(prefix="mtlfast-sanitize-") as folder:
-        copy = Path(folder)
-        for name in ("csrc", "mtlfast", "tests", "tools"):
-            shutil.copytree(
-                ROOT / name, copy / name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
-            )
-        for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, copy / name)
-        build(copy)
-        done = run_exercise(copy, *(["--only-pairwise"] if arguments.only_pairwise else []))
-        print(done.stdout, end="")
-        if done.returncode or "exercise finished" not in done.stdout:
-            sys.exit(done.stderr[-6000:] + "\nsanitize: the kernels are not clean")
-        plant(copy)
-        build(copy)
-        for name, (_, report) in PLANTS.items():
-            done = run_exercise(copy, "--only-pairwise", planted=name)
-            if done.returncode == 0 or report not in done.stderr:
-                sys.exit(done.stderr[-6000:] + f"\nsanitize: the planted {name} went unnoticed")
-            print(f"  planted {name}: noticed ({report})")
-        done = run_exercise(copy, "--only-pairwise", planted="nothing")
-        if done.returncode:
-            sys.exit(done.stderr[-6000:] + "\nsanitize: a report without a planted bug")
-    print("sanitize: all kernels are clean, all planted bugs were noticed")
+    for part in ("kernels", "plants"):
+        if args.only not in (None, part):
+            continue
+        with tempfile.TemporaryDirectory(prefix="mtlfast-sanitize-") as name:
+            folder = make_copy(Path(name))
+            if part == "plants":
+                plant(folder)
+            start = time.monotonic()
+            build(folder)
+            built = time.monotonic()
+            run(folder, part)
+            end = time.monotonic()
+            print(f"{part}: built in {built - start:.0f} s, ran {end - built:.0f} s", flush=True)
+    if args.only is None:
+        print("sanitize: all kernels are clean, all planted bugs were noticed")
 
 
 if __name__ == "__main__":

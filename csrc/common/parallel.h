@@ -2,8 +2,9 @@
 // per unit and combined in unit order, so the bits do not depend on the number of threads.
 #pragma once
 
+#include <stdlib.h>  // posix_memalign
+
 #include <cstdint>
-#include <cstdlib>
 #include <new>
 
 namespace mtlfast {
@@ -31,11 +32,13 @@ template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t n) {
-    const size_t bytes = (size_t(n > 0 ? n : 1) * sizeof(T) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (data_ == nullptr) throw std::bad_alloc();
+    // not aligned_alloc, which wants whole multiples of 64: AddressSanitizer would miss the slack
+    void* memory = nullptr;
+    const size_t bytes = size_t(n > 0 ? n : 1) * sizeof(T);
+    if (posix_memalign(&memory, 64, bytes) != 0) throw std::bad_alloc();
+    data_ = static_cast<T*>(memory);
   }
-  ~Scratch() { std::free(data_); }
+  ~Scratch() { free(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   T* get() const { return data_; }

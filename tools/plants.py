@@ -1,0 +1,114 @@
+"""The bugs that the sanitizers must notice: one for each way an array of a kernel could be misused.
+
+All of them are written into a copy of the sources, each behind a switch, an environment variable
+that names it, so that one build serves all.
+"""
+
+import sys
+
+HEAP, STACK = "heap-buffer-overflow", "stack-buffer-overflow"
+
+# name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is true when the
+# bug is switched on.
+PLANTS = {
+    "read past the last row": (
+        "common/edges.h",
+        "return p + Lanes::N <= end ?",
+        "return ON || p + Lanes::N <= end ?",
+        HEAP,
+    ),
+    "look ahead past the last edge": (
+        "common/edges.h",
+        "k + kPrefetch < count ?",
+        "ON || k + kPrefetch < count ?",
+        HEAP,
+    ),
+    "write past the last element": (
+        "common/lanes.h",
+        "l < n; ++l) p[l] = part[l];",
+        "l < n + ON; ++l) p[l] = part[l];",
+        HEAP,
+    ),
+    "load a vector as if aligned": (
+        "common/lanes.h",
+        "  V v;\n  std::memcpy(&v, p, sizeof v);",
+        "  V v;\n  if (ON) return *reinterpret_cast<const V*>(p);\n  std::memcpy(&v, p, sizeof v);",
+        "misaligned address",
+    ),
+    "merge a column too many": (
+        "common/centered.h",
+        "j < columns; ++j) average[j] /= double(K);",
+        "j < columns + ON; ++j) average[j] /= double(K);",
+        "insufficient space|out of bounds",
+    ),
+    "free scratch memory early": (
+        "common/parallel.h",
+        "    data_ = static_cast<T*>(memory);",
+        "    data_ = static_cast<T*>(memory);\n    if (ON) free(memory);",
+        "heap-use-after-free",
+    ),
+    "take the last rows for whole": (
+        "cpu/pairwise.cpp",
+        "K * d - i * width < width ?",
+        "!ON && K * d - i * width < width ?",
+        HEAP,
+    ),
+    "count a row too many": (
+        "cpu/graph.cpp",
+        "const int64_t end = chunks.first_row(c + 1);",
+        "const int64_t end = chunks.first_row(c + 1) + ON;",
+        HEAP,
+    ),
+    "take the last tile for whole": (
+        "cpu/dense_graph.cpp",
+        "K - j < kTile ?",
+        "!ON && K - j < kTile ?",
+        HEAP,
+    ),
+    "forget the panels": (
+        "cpu/group.cpp",
+        "d - column < kPanel ?",
+        "ON || d - column < kPanel ?",
+        STACK,
+    ),
+    "scratch one element short": (
+        "cpu/graph_prox.cpp",
+        "diagonal_(K),",
+        "diagonal_(K - ON),",
+        HEAP,
+    ),
+    "add exponents in int": (
+        "cpu/trace_norm.cpp",
+        "sign * exponent[l] / 2;",
+        "sign * (exponent[l] + ON * 2147483647) / 2;",
+        "signed integer overflow",
+    ),
+}
+SWITCH = """#include <cstdlib>
+#include <cstring>
+namespace mtlfast {
+inline bool planted(const char* name) {
+  const char* chosen = std::getenv("MTLFAST_PLANTED");
+  return chosen != nullptr && std::strcmp(chosen, name) == 0;
+}
+}
+"""
+
+
+def replace_once(path, old, new):
+    text = path.read_text()
+    if old not in text:
+        sys.exit(f"sanitize: {path.name} does not hold {old!r}: the bug cannot be planted")
+    path.write_text(text.replace(old, new, 1))
+
+
+def plant(folder):
+    """All bugs in one build, each behind its switch; one instruction set is enough here."""
+    for name, (file, old, new, _) in PLANTS.items():
+        switched = new.replace("ON", f'::mtlfast::planted("{name}")')
+        replace_once(folder / "csrc" / file, old, switched)
+    replace_once(folder / "csrc/mtlfast.h", "#pragma once\n", f"#pragma once\n{SWITCH}")
+    replace_once(
+        folder / "csrc/common/lanes.h", "#pragma once\n", '#pragma once\n#include "mtlfast.h"\n'
+    )
+    replace_once(folder / "setup.py", "X86_64 = platform", "X86_64 = False and platform")
