@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from mtlfast import _ops, task_graph
-from mtlfast._adjacency import check_weight, read_edges, read_sparse
+from mtlfast._adjacency import check_range, check_weight, read_edges, read_sparse
 from mtlfast._cache import TensorCache
 from mtlfast._checks import DTYPES, check_same
 from mtlfast._compat import outside_transforms
@@ -225,7 +225,11 @@ def _matrix_graph(function, a):
 def _of_sparse(function, a, w):
     if not a.requires_grad:
         return _of_task_graph(function, _matrix_graph(function, a), w)
-    weight = a if a.layout == torch.sparse_csr else a.coalesce()
+    weight = a
+    if a.layout == torch.sparse_coo:
+        # before coalesce, which writes outside its memory for indices out of range
+        check_range(function, "indices of A", a._indices().cpu(), a.shape[0])
+        weight = a.coalesce()
 
     def build():
         edges = read_sparse(function, weight.detach())

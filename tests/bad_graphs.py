@@ -177,6 +177,8 @@ def learnable_rows():
         ),
         (learn(torch.ones(4, 4) * 1j), TypeError, "A must hold real numbers, got torch.complex64"),
         (learn(unchecked_coo([[0, 0], [1, 4]])), ValueError, f"{inside} 4 at position 1"),
+        (learn(unchecked_coo([[0, 0], [1, -1]])), ValueError, f"{inside} -1 at position 1"),
+        (learn(unchecked_coo([[9, 0], [1, 2]])), ValueError, f"{inside} 9 at position 0"),
         (learn(unchecked_csr([0, 1, 2, 2, 2], [1, 99])), ValueError, f"{inside} 99 at position 1"),
     ]
 
