@@ -2,6 +2,8 @@
 
 import weakref
 
+import torch
+
 
 class TensorCache:
     """``get(tensors, stamp, build)``: ``build()``, once for these very tensors in this state.
@@ -9,7 +11,7 @@ class TensorCache:
     An entry dies with any of its tensors, and counts no more once one was modified in place (its
     version counter moved; not looked at with ``ignore_writes``) or ``stamp`` differs. Writes that
     torch does not see, through ``.data`` or a shared NumPy array, go unnoticed. Inference tensors
-    carry no version: nothing is kept.
+    carry no version: nothing is kept. What is built under ``inference_mode`` serves training too.
     """
 
     def __init__(self):
@@ -26,7 +28,8 @@ class TensorCache:
             alive = all(r() is t for r, t in zip(references, tensors, strict=True))
             if alive and known_state == state:
                 return value
-        value = build()
+        with torch.inference_mode(False):
+            value = build()
         entries = self._entries
         references = tuple(weakref.ref(t, lambda _: entries.pop(key, None)) for t in tensors)
         entries[key] = (references, state, value)

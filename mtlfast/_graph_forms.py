@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from mtlfast import _ops, task_graph
-from mtlfast._adjacency import check_weight, read_edges, read_sparse
+from mtlfast._adjacency import check_range, check_weight, read_edges, read_sparse
 from mtlfast._cache import TensorCache
 from mtlfast._checks import DTYPES, check_same
 from mtlfast._compat import needs_reference, outside_transforms
@@ -135,6 +135,8 @@ def _learnable_edges(function, edge_index, edge_weight, w):
             f"{function}: edge_weight must be float64, float32, bfloat16 or float16, "
             f"got {edge_weight.dtype}"
         )
+    if edge_weight.layout != torch.strided:
+        raise TypeError(f"{function}: edge_weight must be a dense tensor, got {edge_weight.layout}")
     num_tasks = w.shape[0]
     if torch.compiler.is_compiling():
         src, dst = edge_index.long().unbind()
@@ -197,7 +199,8 @@ def _of_dense(function, a, w):
         stored = int(_stored(a))
         if stored <= _DENSE_SHARE * a.numel():
             return task_graph._from_dense(function, a)
-        return Form("dense", (a.to(real).contiguous(),), stored)
+        # detached: an entry that holds the caller's own tensor would keep itself alive
+        return Form("dense", (a.detach().to(real).contiguous(),), stored)
 
     prepared = _cache.get((a,), ("dense", real), build)
     return prepared if isinstance(prepared, Form) else _of_task_graph(function, prepared, w)
@@ -207,7 +210,11 @@ def _sparse_state(a):
     """Changes when the sparse tensor's parts are swapped or, where torch sees it, written to."""
     is_coo = a.layout == torch.sparse_coo
     parts = (a._indices(),) if is_coo else (a.crow_indices(), a.col_indices())
-    return tuple((p.data_ptr(), p._version, p.numel()) for p in parts)
+    return tuple((p.data_ptr(), _version(p), p.numel()) for p in parts)
+
+
+def _version(tensor):
+    return None if tensor.is_inference() else tensor._version  # nothing is kept of the former
 
 
 def _matrix_graph(function, a):
@@ -216,14 +223,18 @@ def _matrix_graph(function, a):
     if a.layout == torch.strided:
         return _cache.get((a,), "graph", lambda: task_graph._from_dense(function, a))
     values = a._values() if a.layout == torch.sparse_coo else a.values()
-    state = ("graph", values.data_ptr(), values._version, _sparse_state(a))
+    state = ("graph", values.data_ptr(), _version(values), _sparse_state(a))
     return _cache.get((a,), state, lambda: task_graph._from_sparse(function, a))
 
 
 def _of_sparse(function, a, w):
     if not a.requires_grad:
         return _of_task_graph(function, _matrix_graph(function, a), w)
-    weight = a if a.layout == torch.sparse_csr else a.coalesce()
+    weight = a
+    if a.layout == torch.sparse_coo:
+        # before coalesce, which writes outside its memory for indices out of range
+        check_range(function, "indices of A", a._indices().cpu(), a.shape[0])
+        weight = a.coalesce()
 
     def build():
         edges = read_sparse(function, weight.detach())

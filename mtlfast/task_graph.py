@@ -32,8 +32,10 @@ def _restore(num_tasks, num_edges, tensors):
     fill = object.__setattr__
     fill(graph, "num_tasks", num_tasks)
     fill(graph, "num_edges", num_edges)
-    for name in _TENSORS:
-        fill(graph, name, tensors.get(name))
+    with torch.inference_mode(False):  # a graph made for evaluation also serves training
+        for name in _TENSORS:
+            part = tensors.get(name)
+            fill(graph, name, part.clone() if part is not None and part.is_inference() else part)
     fill(graph, "_converted", {})
     return graph
 
@@ -143,7 +145,8 @@ class TaskGraph:
         if dtype == self.weight.dtype:
             return self.weight
         if dtype not in self._converted:
-            self._converted[dtype] = self.weight.to(dtype)
+            with torch.inference_mode(False):
+                self._converted[dtype] = self.weight.to(dtype)
         return self._converted[dtype]
 
     def to(self, device):

@@ -1,6 +1,8 @@
 """The forms of a graph and their cache: what is special to graph_reg."""
 
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -260,3 +262,28 @@ def test_compiled_edge_lists_follow_their_weights():
 def test_pickled_graphs_give_the_same_bits():
     W, graph = tasks(30, 5), TaskGraph.from_dense(random_graph(30, 0.2))
     assert graph_reg(W, pickle.loads(pickle.dumps(graph))) == graph_reg(W, graph)
+
+
+def test_a_dense_graph_is_not_kept_alive():
+    W, A = tasks(4, 3, dtype=torch.float32), torch.ones(4, 4)
+    assert _graph_forms._DENSE_SHARE < 1  # kept as it is, in W's own dtype
+    graph_reg(W, A)
+    gone = weakref.ref(A)
+    del A
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("learnable")])
+def test_a_graph_first_used_or_made_in_inference_mode_also_trains(form):
+    W, A = tasks(5, 3, dtype=torch.float32), random_graph(5, 0.6)
+    kept = FORMS[form](A)
+    with torch.inference_mode():
+        made = FORMS[form](A)
+        values = [graph_reg(W, graph).item() for graph in (kept, made)]
+    expected, grad, _, _ = oracle(W, A)
+    for graph in (kept, made) if form == "TaskGraph" else (kept,):
+        leaf = W.clone().requires_grad_()
+        graph_reg(leaf, graph).backward()
+        torch.testing.assert_close(leaf.grad, grad.float())
+    assert values == pytest.approx([expected.item()] * 2, rel=1e-6)
