@@ -4,7 +4,7 @@ import pytest
 import torch
 from graphs import FORMS, random_graph, tasks
 
-from mtlfast import TaskGraph, _native, graph_prox
+from mtlfast import TaskGraph, _native, graph_prox, pairwise_prox, reference
 
 
 def system(A, step):
@@ -78,6 +78,20 @@ def test_prox_refuses_an_indefinite_system():
 def test_prox_says_when_it_did_not_get_there():
     with pytest.raises(RuntimeError, match=r"reach tol=1e-10 within max_iter=2 iterations, got"):
         graph_prox(tasks(400, 2), TaskGraph.chain(400), 1e3, max_iter=2)
+
+
+def test_a_step_that_overflows_is_never_hidden():
+    W = tasks(4, 2)
+    with pytest.raises(RuntimeError, match=r"must reach tol=1e-10 .* got residual"):
+        graph_prox(W, TaskGraph.chain(4), 1e308)
+    together = W.mean(0).expand(4, 2)
+    groups = TaskGraph.groups([0] * 4)
+    torch.testing.assert_close(graph_prox(W, groups, 1e308), together)
+    torch.testing.assert_close(pairwise_prox(W, 1e308), together)
+    torch.testing.assert_close(reference.pairwise_prox(W, 1e308), together)
+    torch.testing.assert_close(
+        reference.group_prox(W, groups.group_ptr, groups.member, 1e308), together
+    )
 
 
 def test_prox_takes_learnable_weights_as_constants_only_without_grad():

@@ -17,6 +17,8 @@ namespace {
 
 constexpr int64_t kMaxRestarts = 8;
 
+bool is_finite(double x) { return x - x == 0; }
+
 // The state of the d systems; a column is active until it is solved or found not to be finite.
 class Solver {
  public:
@@ -91,7 +93,8 @@ class Solver {
         }
       });
       combine(dot_.get());
-      if (relative(dot_.get()) <= tol) return iteration;
+      const double residual = relative(dot_.get());
+      if (residual <= tol || !is_finite(residual)) return iteration;
       precondition(rz_.get());
     }
     return max_iter;
@@ -102,8 +105,8 @@ class Solver {
     using Lanes = Lane<T>;
     for_rows([&](int64_t i, double*) {
       for (int64_t j = 0; j < d_; ++j) {
-        const bool finite = norm_[j] - norm_[j] == 0;
-        const auto v = typename Lanes::Real(finite ? x[i * d_ + j] : norm_[j] - norm_[j]);
+        const double nan = __builtin_nan("");
+        const auto v = typename Lanes::Real(is_finite(norm_[j]) ? x[i * d_ + j] : nan);
         store_part(out + i * d_ + j, typename Lanes::Vec{} + v, 1);
       }
     });
@@ -153,8 +156,10 @@ class Solver {
   double relative(const double* squares) const {
     double worst = 0;
     for (int64_t j = 0; j < d_; ++j) {
-      const double ratio = norm_[j] > 0 ? squares[j] / norm_[j] : 0;
-      if (ratio > worst) worst = ratio;  // a column that is not finite does not hold the others up
+      if (!is_finite(norm_[j]) || norm_[j] == 0) continue;  // does not hold the others up
+      const double ratio = squares[j] / norm_[j];
+      if (!is_finite(ratio)) return __builtin_inf();  // the step overflows: no solution here
+      if (ratio > worst) worst = ratio;
     }
     return __builtin_sqrt(worst);
   }
@@ -206,7 +211,7 @@ void graph_prox(DType dtype, const void* w, Graph graph, int64_t K, int64_t d, d
     if (!indefinite) {
       *residual = solver.true_residual();
       for (int64_t restart = 0; restart < kMaxRestarts; ++restart) {
-        if (*residual <= tol || status[0] >= max_iter) break;
+        if (*residual <= tol || !is_finite(*residual) || status[0] >= max_iter) break;
         status[0] += solver.iterate(tol, max_iter - status[0], &indefinite);
         if (indefinite) break;
         *residual = solver.true_residual();

@@ -166,7 +166,7 @@ def group_prox(w, ptr, member, step):
     """w̄_g + (w_i − w̄_g)/(1 + 4 n_g·step); tasks in no group stay."""
     x = real(w)  # once: the gradients of two casts would be added up in 16 bits
     centred, n = _group_centred(x, ptr, member)
-    shrink = 4 * n * step / (1 + 4 * n * step)
+    shrink = 1 - 1 / (1 + 4 * n * step)  # 1, not NaN, where the step overflows
     return x.index_add(0, member, -shrink * centred).to(w.dtype)
 
 
@@ -194,16 +194,15 @@ def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
         return x + step * graph_grad(x, row, col, half)
 
     def relative(r):
-        ratio = (r.square().sum(0) / norm)[norm > 0]
-        ratio = ratio[ratio.isfinite()]
-        return ratio.max().sqrt().item() if ratio.numel() else 0.0
+        ratio = (r.square().sum(0) / norm)[(norm > 0) & norm.isfinite()]
+        return ratio.nan_to_num(nan=torch.inf).max().sqrt().item() if ratio.numel() else 0.0
 
     degree = b.new_zeros(w.shape[0]).index_add(0, row, weight.double())
     diagonal = (1 + 2 * step * degree)[:, None]
     x, iterations, indefinite = b.clone(), 0, bool((diagonal <= 0).any())
     r = b - apply(x)
     residual = relative(r)
-    while not indefinite and residual > tol and iterations < max_iter:
+    while not indefinite and tol < residual < torch.inf and iterations < max_iter:
         p, rz = r / diagonal, (r * r / diagonal).sum(0)
         before = iterations
         while iterations < max_iter:
@@ -215,7 +214,7 @@ def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
                 break
             alpha = torch.where((rz > 0) & (curvature > 0), rz / curvature, 0.0)
             x, r = x + alpha * p, r - alpha * q
-            if relative(r) <= tol:
+            if not tol < relative(r) < torch.inf:
                 break
             rz, old = (r * r / diagonal).sum(0), rz
             p = r / diagonal + torch.where(old > 0, rz / old, 0.0) * p

@@ -25,8 +25,8 @@ def pairwise_grad(w):
 
 @plain
 def pairwise_prox(w, step):
-    """w̄ + (w_i − w̄)/(1 + 4K·step), written as w_i − 4K·step/(1 + 4K·step)·(w_i − w̄)."""
-    shrink = 4 * w.shape[0] * step / (1 + 4 * w.shape[0] * step)
+    """w̄ + (w_i − w̄)/(1 + 4K·step), written as w_i − (1 − 1/(1 + 4K·step))·(w_i − w̄)."""
+    shrink = 1 - 1 / (1 + 4 * w.shape[0] * step)  # 1, not NaN, where the step overflows
     x = real(w)  # once: the gradients of two casts would be added up in 16 bits
     return (x - shrink * centred(x)).to(w.dtype)
 
