@@ -8,8 +8,8 @@ import sys
 
 HEAP, STACK = "heap-buffer-overflow", "stack-buffer-overflow"
 
-# name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is true when the
-# bug is switched on.
+# name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is
+# true when the bug is switched on.
 PLANTS = {
     "read past the last row": (
         "common/edges.h",
