@@ -6,10 +6,11 @@ that names it, so that one build serves all.
 
 import sys
 
-HEAP, STACK = "heap-buffer-overflow", "stack-buffer-overflow"
+HEAP = "heap-buffer-overflow"
+STACK = "stack-buffer-overflow|out of bounds|insufficient space"  # whichever check comes first
 
-# name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is true when the
-# bug is switched on.
+# name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is
+# true when the bug is switched on.
 PLANTS = {
     "read past the last row": (
         "common/edges.h",
@@ -39,7 +40,7 @@ PLANTS = {
         "common/centered.h",
         "j < columns; ++j) average[j] /= double(K);",
         "j < columns + ON; ++j) average[j] /= double(K);",
-        "insufficient space|out of bounds",
+        STACK,
     ),
     "free scratch memory early": (
         "common/parallel.h",
