@@ -240,6 +240,7 @@ CASES = [
         oracles.dense_graph_reg,
         extras=dense_weight,
         linear_in_extra=True,
+        one_path=False,
         largest=9_000,
         **GRAPH,
     ),

@@ -62,7 +62,7 @@ def test_values_and_errors_without_the_native_module():
         *("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
         *("-W", "ignore::mtlfast.FallbackWarning", "tests/test_errors.py"),
         *("tests/test_contracts_values.py", "tests/test_contracts_inputs.py"),
-        *("-k", "not 1000 and not 300 and not views"),
+        *("-k", "not 1000 and not 300 and not 257 and not views and not nearly and not tight"),
     )
     assert run.returncode == 0, run.stdout[-3000:]
     assert " passed" in run.stdout
