@@ -69,7 +69,8 @@ def prepare_task_graph(function, graph, w, *, detach):
             edge_weight = edge_weight.detach()
         return _pair_graph(function, edge_index, edge_weight, w.shape[0])
     _check_matrix(function, graph, w)
-    return _matrix_graph(function, graph.detach() if _is_learnable(graph) and detach else graph)
+    with outside_transforms():
+        return _matrix_graph(function, graph.detach() if graph.requires_grad and detach else graph)
 
 
 def _is_pair(graph):

@@ -14,6 +14,7 @@ from mtlfast._adjacency import (
     read_sparse,
     symmetric_csr,
 )
+from mtlfast._compat import needs_reference
 from mtlfast._neighbors import nearest
 
 _TENSORS = ("row_ptr", "col", "weight", "group_ptr", "member")
@@ -145,6 +146,8 @@ class TaskGraph:
         if dtype == self.weight.dtype:
             return self.weight
         if dtype not in self._converted:
+            if torch.compiler.is_compiling() or needs_reference():
+                return self.weight.to(dtype)  # what a transform makes must not outlive it
             with torch.inference_mode(False):
                 self._converted[dtype] = self.weight.to(dtype)
         return self._converted[dtype]

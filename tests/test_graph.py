@@ -8,7 +8,7 @@ import pytest
 import torch
 from graphs import FORMS, edges_of, oracle, random_graph, tasks
 
-from mtlfast import TaskGraph, _graph_forms, graph_reg, pairwise_reg
+from mtlfast import TaskGraph, _graph_forms, graph_prox, graph_reg, pairwise_reg
 
 FLOAT_U = {torch.float64: 2.0**-53}
 
@@ -244,6 +244,19 @@ def test_transforms_close_over_any_graph(form):
     graph = FORMS[form](A)
     grad = torch.func.grad(lambda W: graph_reg(W, graph))(W)
     torch.testing.assert_close(grad, oracle(W, A)[1])
+
+
+def test_what_a_transform_prepares_does_not_outlive_it():
+    """A float32 graph is first met, and converted, inside a transform."""
+    graph, W = TaskGraph.chain(6), tasks(6, 3)
+    inside = torch.func.grad(lambda W: graph_reg(W, graph))(W)
+    weight = graph.weight_as(torch.float64)
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(weight)
+    (outside,) = torch.autograd.grad(graph_reg(W.requires_grad_(), graph), W)
+    torch.testing.assert_close(inside, outside)
+    A = random_graph(6, 0.5)
+    torch.func.grad(lambda W: graph_prox(W, A, 0.1).square().sum())(W.detach())
+    assert torch.equal(graph_prox(W.detach(), A, 0.1), graph_prox(W.detach(), A.clone(), 0.1))
 
 
 def test_compiled_edge_lists_follow_their_weights():
