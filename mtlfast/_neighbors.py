@@ -17,8 +17,9 @@ except ImportError:
     spatial = None
 
 _CHUNK = 1 << 22  # numbers in a temporary: 32 MiB of float64
-_TREE_DIM = 12  # a k-d tree is faster than products up to about this dimension,
-_TREE_ROWS = 2_000  # from about this number of rows on
+# Where a k-d tree takes over from products: estimates, either way the neighbours are the same.
+_TREE_DIM = 12
+_TREE_ROWS = 2_000
 _EPS = torch.finfo(torch.float64).eps
 
 
