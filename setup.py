@@ -89,10 +89,12 @@ def ninja_file(target, temp, cxx, openmp, include):
     defines = f'"-DMTLFAST_COMPILER=\\"{version_of(cxx)}\\"" "-DMTLFAST_ISA_NAMES={names}"'
     python = " ".join(f"'-I{path}'" for path in include)
     add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
-    add(csrc / "cpu" / "dispatch.cpp", "dispatch", own)
+    once = ("dispatch", "memory")  # code that has no instruction set
+    for name in once:
+        add(csrc / "cpu" / f"{name}.cpp", name, own)
     for isa, isa_flags in ISA_FLAGS.items():
         for source in sorted((csrc / "cpu").glob("*.cpp")):
-            if source.name != "dispatch.cpp":
+            if source.stem not in once:
                 extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
                 add(source, f"{source.stem}.{isa}", extra)
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "memory.h"
 #include "mtlfast.h"
 
 namespace py = pybind11;
@@ -48,16 +49,36 @@ void call(Kernel kernel, Args... args) {
   kernel(args...);
 }
 
+// Writes a result of the arithmetic type of `type`.
+void store(DType type, Address address, double value) {
+  if (type == DType::float64) {
+    *required<double>(address) = value;
+  } else {
+    *required<float>(address) = float(value);
+  }
+}
+
 void pairwise_value(int type, Address w, int64_t K, int64_t d, Address value, Address mean,
                     int threads) {
-  call(kernels->pairwise_value, dtype(type), required(w), size(K), size(d),
-       required<double>(value), required(mean), threads);
+  double result;
+  call(kernels->pairwise_value, dtype(type), required(w), size(K), size(d), &result,
+       required(mean), threads);
+  store(dtype(type), value, result);
+}
+
+void pairwise_value_grad(int type, Address w, int64_t K, int64_t d, Address value, Address grad,
+                         int threads) {
+  double result;
+  call(kernels->pairwise_value_grad, dtype(type), required(w), size(K), size(d), &result,
+       required(grad), threads);
+  store(dtype(type), value, result);
 }
 
 void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, double scale,
-                     bool add_mean, Address out, int threads) {
+                     int plus, Address out, int threads) {
+  if (plus < 0 || plus > 2) throw py::value_error("mtlfast._C: no plus " + std::to_string(plus));
   call(kernels->pairwise_affine, dtype(type), required(w), required(mean), size(K), size(d), scale,
-       add_mean, required(out), threads);
+       static_cast<mtlfast::Plus>(plus), required(out), threads);
 }
 
 void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
@@ -151,6 +172,7 @@ py::dict build_info() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of mtlfast; call them through mtlfast, which checks the arguments.";
   m.def("pairwise_value", &pairwise_value);
+  m.def("pairwise_value_grad", &pairwise_value_grad);
   m.def("pairwise_affine", &pairwise_affine);
   m.def("graph_value", &graph_value);
   m.def("edge_distance", &edge_distance);
@@ -161,6 +183,12 @@ PYBIND11_MODULE(_C, m) {
   m.def("graph_prox", &graph_prox);
   m.def("trace_norm_value", &trace_norm_value);
   m.def("trace_norm_prox", &trace_norm_prox);
+  py::class_<mtlfast::Memory>(m, "Memory", py::buffer_protocol())
+      .def(py::init<int64_t>())
+      .def_buffer([](mtlfast::Memory& memory) {
+        return py::buffer_info(static_cast<unsigned char*>(memory.data()), memory.bytes());
+      });
+  m.def("release_memory", &mtlfast::release_memory);
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);
   m.def("build_info", &build_info);

@@ -11,6 +11,9 @@ namespace mtlfast {
 
 enum class DType : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
 
+// What a result is added to.
+enum class Plus : int { nothing = 0, mean = 1, out = 2 };
+
 // Symmetric sparse task graph, row i in [row_ptr[i], row_ptr[i+1]), columns sorted within a row.
 // `weight` is s_ij = A_ij + A_ji in W's arithmetic type (double for float64, else float).
 struct Graph {
@@ -27,9 +30,13 @@ struct CpuKernels {
   void (*pairwise_value)(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
                          double* value /*[1]*/, void* mean /*[2, d]*/, int threads);
 
-  // out = scale·(w − w̄), plus w̄ when add_mean.  out may be w.
+  // The same value, and grad = 4K (w − w̄).
+  void (*pairwise_value_grad)(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
+                              double* value /*[1]*/, void* grad /*[K, d]*/, int threads);
+
+  // out = scale·(w − w̄), plus nothing, w̄ or out.  out may be w.
   void (*pairwise_affine)(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/, int64_t K,
-                          int64_t d, double scale, bool add_mean, void* out /*[K, d]*/, int threads);
+                          int64_t d, double scale, Plus, void* out /*[K, d]*/, int threads);
 
   // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), left out when grad is
   // null.

@@ -22,6 +22,15 @@ def needs_reference(*tensors):
     return any(type(t) not in _PLAIN_TYPES for t in tensors)
 
 
+def calls_directly():
+    """True where nobody watches or records the ops that are called: no tracing, mode or profiler."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch.autograd._profiler_enabled()
+    )
+
+
 def outside_transforms():
     """Suspends functorch transforms: under them, a CSR tensor that takes no part raises."""
     return torch._C._DisableFuncTorch() if _transforms_active() else contextlib.nullcontext()
@@ -35,6 +44,13 @@ def wants_grad(*tensors):
 def wants_double_backward():
     """Inside ``backward``: True when the gradient itself must be differentiable."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def scaled_(grad, upstream):
+    """``grad`` times the scalar ``upstream`` in place, without a pass over it where that is 1."""
+    if upstream.is_cpu and calls_directly() and upstream.item() == 1:
+        return grad
+    return grad.mul_(upstream)
 
 
 def concrete(tensor):

@@ -4,6 +4,7 @@ Every function is the CPU twin of the function of the same name in :mod:`mtlfast
 the op of the same name in :mod:`mtlfast._ops`. Arguments have been checked by then.
 """
 
+import math
 import os
 import warnings
 
@@ -49,29 +50,89 @@ def real_dtype(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+_LARGE = 1 << 22  # bytes: below, the allocator of torch has warm memory at hand
+
+
+def empty(shape, dtype):
+    """An uninitialised tensor on the CPU; a large one in huge pages that are used again."""
+    count = math.prod(shape) if dtype.itemsize * math.prod(shape) >= _LARGE else 0
+    out = torch.empty(() if count else shape, dtype=dtype, device="cpu")
+    if not count:
+        return out
+    memory = torch.frombuffer(_C.Memory(count * dtype.itemsize), dtype=dtype, count=count)
+    return out.set_(memory.untyped_storage(), 0, shape)
+
+
+def empty_like(w):
+    return empty(w.shape, w.dtype)
+
+
+def release_memory():
+    """Gives back what :func:`empty` keeps for the next large result; how many bytes that was."""
+    return 0 if missing else _C.release_memory()
+
+
 def pairwise_value(w):
     w = w.contiguous()
     num_tasks, dim = w.shape
-    value = torch.zeros((), dtype=torch.float64)
-    mean = torch.zeros((2, dim), dtype=real_dtype(w.dtype))
-    if w.numel():
-        _C.pairwise_value(
-            _CODES[w.dtype], w.data_ptr(), num_tasks, dim,
-            value.data_ptr(), mean.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
-    return value.to(mean.dtype), mean
+    real = real_dtype(w.dtype)
+    if not w.numel():
+        return torch.zeros((), dtype=real), torch.zeros((2, dim), dtype=real)
+    value, mean = torch.empty((), dtype=real), torch.empty((2, dim), dtype=real)
+    _C.pairwise_value(
+        _CODES[w.dtype], w.data_ptr(), num_tasks, dim,
+        value.data_ptr(), mean.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return value, mean
 
 
-def pairwise_affine(w, mean, scale, factor, add_mean):
+def pairwise_value_grad(w):
+    w = w.contiguous()
+    real = real_dtype(w.dtype)
+    if not w.numel():
+        return torch.zeros((), dtype=real), torch.zeros_like(w)
+    value, grad = torch.empty((), dtype=real), empty_like(w)
+    _C.pairwise_value_grad(
+        _CODES[w.dtype], w.data_ptr(), *w.shape,
+        value.data_ptr(), grad.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return value, grad
+
+
+_NOTHING, _MEAN, _OUT = range(3)  # what pairwise_affine adds to
+
+
+def _affine(w, mean, scale, plus, out):
     w, mean = w.contiguous(), mean.contiguous()
     num_tasks, dim = w.shape
-    out = torch.empty_like(w)
     if w.numel():
         _C.pairwise_affine(
             _CODES[w.dtype], w.data_ptr(), mean.data_ptr(), num_tasks, dim,
-            scale.item() * factor, add_mean, out.data_ptr(), torch.get_num_threads(),
+            scale, plus, out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
     return out
+
+
+def pairwise_affine(w, mean, scale, factor, add_mean):
+    plus = _MEAN if add_mean else _NOTHING
+    return _affine(w, mean, scale.item() * factor, plus, empty_like(w))
+
+
+def pairwise_add_(out, w, mean, factor):
+    _in_place(out, lambda dense: _affine(w, mean, factor, _OUT, dense))
+
+
+def pairwise_shrink_(out, mean, factor):
+    _in_place(out, lambda dense: _affine(dense, mean, factor, _MEAN, dense))
+
+
+def _in_place(out, write):
+    """Lets ``write`` change ``out``, by way of a dense copy where it is not contiguous."""
+    if out.is_contiguous():
+        write(out)
+        torch.autograd.graph.increment_version(out)
+    else:
+        out.copy_(write(out.contiguous()))
 
 
 def _value_and_grad(kernel, w, tensors, sizes, scale):

@@ -4,7 +4,34 @@ import torch
 
 from mtlfast import _ops, reference
 from mtlfast._checks import as_rows, check_number, check_reduction, rows_like
-from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
+from mtlfast._compat import needs_reference, scaled_, wants_double_backward, wants_grad
+
+
+_SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
+_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
+
+
+class _SmallPairwiseReg(torch.autograd.Function):
+    """Value and gradient in one call, which is most of the cost at these sizes.
+
+    The gradient is kept for one backward, which gives it away.
+    """
+
+    @staticmethod
+    def forward(ctx, w):
+        value, ctx.grad = _ops.pairwise_value_grad(w)
+        ctx.save_for_backward(w)
+        return value
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (w,) = ctx.saved_tensors
+        if wants_double_backward():
+            return (upstream * reference.pairwise_grad(w)).to(w.dtype)
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            _, grad = _ops.pairwise_value_grad(w)
+        return scaled_(grad, upstream)
 
 
 class _PairwiseReg(torch.autograd.Function):
@@ -65,7 +92,8 @@ def pairwise_reg(W, *, reduction="sum"):
     if needs_reference(w):
         value = reference.pairwise_reg(w)
     elif wants_grad(w):
-        value = _PairwiseReg.apply(w)
+        small = w.numel() <= _SMALL and w.dtype in _FUSED
+        value = (_SmallPairwiseReg if small else _PairwiseReg).apply(w)
     else:
         value = _ops.pairwise_value(w)[0]
     if reduction == "mean":

@@ -8,23 +8,26 @@
 
 #include "common/lanes.h"
 #include "common/parallel.h"
+#include "common/stream.h"
+#include "mtlfast.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kPanel = 2048;      // columns handled at once: sums and shift stay in L1
-constexpr int64_t kFoldWidth = 256;   // short rows are taken several at a time, up to this width
+constexpr int64_t kPanel = 2048;      // columns of a work unit: its shift and sums stay in L1
 constexpr int64_t kBlock = 1 << 16;   // elements of a block: it stays in L2
 constexpr int64_t kBlockRows = 256;   // least rows of a block, bounds the memory for block means
 constexpr int64_t kPad = 16;          // zeros behind the shift, so that a part vector adds nothing
+constexpr int kStripVectors = 8;      // columns whose sums are held in registers
+constexpr int64_t kRun = 64;          // rows summed in W's arithmetic type
+constexpr int64_t kRowsAhead = 8;     // rows between the one prefetched and the one read
 
-// How many short rows make one long row, whole vectors where possible.
+// How many short rows make one long row of at most a strip: whole vectors where possible.
 template <class T>
 inline int64_t fold_rows(int64_t d) {
-  if (d >= kFoldWidth) return 1;
   int64_t whole = Lane<T>::N;  // rows until the length is a multiple of N
   for (int64_t common = d; common % 2 == 0 && whole > 1; common /= 2) whole /= 2;
-  const int64_t rows = kFoldWidth / d;
+  const int64_t rows = kStripVectors * Lane<T>::N / d;
   return rows >= whole ? rows - rows % whole : (rows > 1 ? rows : 1);
 }
 
@@ -43,89 +46,112 @@ struct MemberRows {
   MTLFAST_INLINE const T* operator()(int64_t i) const { return w + member[i] * stride; }
 };
 
-// Adds R rows: part[j] += Σ_r (row_r[j] − shift[j]), squares[l] += Σ (…)² over the columns of lane l.
-template <class T, int R>
-MTLFAST_INLINE void add_rows(const T* const* row, int64_t width, const typename Lane<T>::Real* shift,
-                             typename Lane<T>::Real* part, typename Lane<T>::Vec* squares) {
+// Rows [begin, end) of one strip of NV vectors, the last with `last` columns:
+// sum[j] += Σ_i (row(i)[j] − shift[j]), square_lanes[l] += Σ (…)² over the columns of lane l.
+template <class T, int NV, bool PART, class Rows>
+inline void add_strip(const Rows& row, int64_t begin, int64_t end, int64_t column, int64_t last,
+                      const typename Lane<T>::Real* shift, double* sum, double* square_lanes) {
   using Lanes = Lane<T>;
   using Vec = typename Lanes::Vec;
-  const auto column = [&](int64_t j, auto load) {
-    const Vec c = load_raw<Vec>(shift + j);
-    Vec x[R];
-    for (int r = 0; r < R; ++r) {
-      x[r] = load(row[r] + j) - c;
-      squares[r] += x[r] * x[r];
+  constexpr int N = Lanes::N;
+  Vec c[NV], s[NV], squares[4] = {};
+  for (int v = 0; v < NV; ++v) {
+    c[v] = load_raw<Vec>(shift + v * N);
+    s[v] = Vec{};
+  }
+  for (int64_t i = begin; i < end; ++i) {
+    const T* p = row(i) + column;
+    const T* ahead = row(i + kRowsAhead < end ? i + kRowsAhead : i) + column;
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      __builtin_prefetch(ahead + v * N);
+      const Vec w = PART && v == NV - 1 ? load_part(p + v * N, last) : Lanes::load(p + v * N);
+      const Vec x = w - c[v];
+      s[v] += x;
+      squares[v % 4] += x * x;
     }
-    Vec s = x[0];
-    if (R == 4) s = (x[0] + x[1]) + (x[2] + x[3]);
-    store_raw(part + j, load_raw<Vec>(part + j) + s);
-  };
-  int64_t j = 0;
-  for (; j + Lanes::N <= width; j += Lanes::N) {
-    column(j, [](const T* p) __attribute__((always_inline)) { return Lanes::load(p); });
   }
-  if (j < width) {
-    column(j, [&](const T* p) __attribute__((always_inline)) { return load_part(p, width - j); });
-  }
+  const Vec all = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+  for (int l = 0; l < N; ++l) square_lanes[l] += double(all[l]);
+  typename Lanes::Real part[NV * N];
+  for (int v = 0; v < NV; ++v) store_raw(part + v * N, s[v]);
+  for (int j = 0; j < NV * N; ++j) sum[j] += double(part[j]);
 }
 
-// sum[j] += Σ_i (row(i)[j] − shift[j]); returns Σ_ij (row(i)[j] − shift[j])².  width ≤ kPanel.
+template <class T, int NV, class Rows>
+inline void add_strip(int vectors, const Rows& row, int64_t begin, int64_t end, int64_t column,
+                      int64_t last, const typename Lane<T>::Real* shift, double* sum,
+                      double* square_lanes) {
+  if constexpr (NV > 1) {
+    if (vectors < NV) {
+      return add_strip<T, NV - 1>(vectors, row, begin, end, column, last, shift, sum, square_lanes);
+    }
+  }
+  const auto add = last < Lane<T>::N ? add_strip<T, NV, true, Rows> : add_strip<T, NV, false, Rows>;
+  add(row, begin, end, column, last, shift, sum, square_lanes);
+}
+
+// sum[j] += Σ_i (row(i)[j] − shift[j]); returns Σ_ij (row(i)[j] − shift[j])².  width ≤ kPanel; sum
+// and shift have kPad elements more, zero in shift, of no meaning in sum.
 template <class T, class Rows>
 inline double shifted_moments(const Rows& row, int64_t count, int64_t width,
                               const typename Lane<T>::Real* shift, double* sum) {
-  using Real = typename Lane<T>::Real;
-  using Vec = typename Lane<T>::Vec;
   constexpr int N = Lane<T>::N;
-  const int64_t batch = width >= 2048 ? 4 : (8192 / width > 64 ? 64 : 8192 / width / 4 * 4);
-  alignas(64) Real part[kPanel + kPad];
   double square_lanes[N] = {};
-  for (int64_t begin = 0; begin < count; begin += batch) {
-    const int64_t end = begin + batch < count ? begin + batch : count;
-    for (int64_t j = 0; j < width + kPad; ++j) part[j] = 0;
-    Vec squares[4] = {};
-    int64_t i = begin;
-    for (; i + 4 <= end; i += 4) {
-      const T* const four[4] = {row(i), row(i + 1), row(i + 2), row(i + 3)};
-      add_rows<T, 4>(four, width, shift, part, squares);
+  for (int64_t begin = 0; begin < count; begin += kRun) {
+    const int64_t end = begin + kRun < count ? begin + kRun : count;
+    for (int64_t j = 0; j < width; j += kStripVectors * N) {
+      const int64_t columns = width - j < kStripVectors * N ? width - j : kStripVectors * N;
+      const int vectors = int(ceil_div(columns, N));
+      const int64_t last = columns - (vectors - 1) * N;
+      add_strip<T, kStripVectors>(vectors, row, begin, end, j, last, shift + j, sum + j,
+                                  square_lanes);
     }
-    for (; i < end; ++i) {
-      const T* const one[1] = {row(i)};
-      add_rows<T, 1>(one, width, shift, part, squares);
-    }
-    const Vec all = (squares[0] + squares[1]) + (squares[2] + squares[3]);
-    for (int l = 0; l < N; ++l) square_lanes[l] += double(all[l]);
-    for (int64_t j = 0; j < width; ++j) sum[j] += double(part[j]);
   }
   Sum total;
   for (double s : square_lanes) total.add(s);
   return total.value();
 }
 
+// out[j] = row[j] in W's arithmetic type.
+template <class T>
+inline void widen_row(const T* row, int64_t width, typename Lane<T>::Real* out) {
+  constexpr int N = Lane<T>::N;
+  int64_t j = 0;
+  for (; j + N <= width; j += N) store_raw(out + j, Lane<T>::load(row + j));
+  if (j < width) store_part(out + j, load_part(row + j, width - j), width - j);
+}
+
+// The mean of up to 8 rows, exact when they are equal: near enough to the mean of all to shift by.
+template <class T, class Rows>
+inline void sample_mean(const Rows& row, int64_t count, int64_t d, typename Lane<T>::Real* mean) {
+  using Real = typename Lane<T>::Real;
+  const int64_t samples = count < 8 ? count : 8;
+  Real first[kPanel], sample[kPanel];
+  widen_row<T>(row(0), d, first);
+  for (int64_t j = 0; j < d; ++j) mean[j] = 0;
+  for (int64_t k = 1; k < samples; ++k) {
+    widen_row<T>(row(k * count / samples), d, sample);
+    for (int64_t j = 0; j < d; ++j) mean[j] += sample[j] - first[j];
+  }
+  for (int64_t j = 0; j < d; ++j) mean[j] = first[j] + mean[j] / Real(samples);
+}
+
 // Σ_i ‖row(i) − mean‖² over count ≥ 1 rows of d ≤ kPanel columns; offset[j] = mean[j] − origin[j].
 // fold > 1 needs rows that follow one another in memory.
 template <class T, class Rows>
-inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t fold, const T* origin,
-                            double* offset) {
-  using Lanes = Lane<T>;
-  using Real = typename Lanes::Real;
+inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t fold,
+                            const typename Lane<T>::Real* origin, double* offset) {
+  using Real = typename Lane<T>::Real;
   alignas(64) Real shift[kPanel + kPad];
   alignas(64) double sum[kPanel + kPad];
   const int64_t width = fold * d, full = count / fold, rest = count % fold;
   const double n = double(count);
-  const auto load_row = [&](int64_t i, int64_t j) { return load_part(row(i) + j, 1)[0]; };
-
-  // start from the mean of 8 rows, exact when they are equal
-  const int64_t samples = count < 8 ? count : 8;
-  for (int64_t j = 0; j < d; ++j) shift[j] = 0;
-  for (int64_t k = 1; k < samples; ++k) {
-    for (int64_t j = 0; j < d; ++j) shift[j] += load_row(k * count / samples, j) - load_row(0, j);
-  }
-  for (int64_t j = 0; j < d; ++j) shift[j] = load_row(0, j) + shift[j] / Real(samples);
-
+  sample_mean<T>(row, count, d, shift);
   for (int attempt = 0;; ++attempt) {
     for (int64_t j = d; j < width; ++j) shift[j] = shift[j - d];
     for (int64_t j = 0; j < kPad; ++j) shift[width + j] = 0;
-    for (int64_t j = 0; j < width; ++j) sum[j] = 0;
+    for (int64_t j = 0; j < width + kPad; ++j) sum[j] = 0;
     const auto long_row = [&](int64_t i) { return row(i * fold); };
     double squares = full > 0 ? shifted_moments<T>(long_row, full, width, shift, sum) : 0.0;
     if (rest > 0) {
@@ -133,17 +159,20 @@ inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t f
       for (int64_t j = 0; j < kPad; ++j) shift[rest * d + j] = 0;
       squares += shifted_moments<T>(last_row, 1, rest * d, shift, sum);
     }
-    for (int64_t j = d; j < width; ++j) sum[j % d] += sum[j];
-    Sum correction;
-    for (int64_t j = 0; j < d; ++j) correction.add(sum[j] * (sum[j] / n));
-    const double centred = squares - correction.value();
+    for (int64_t f = 1; f < fold; ++f) {
+      for (int64_t j = 0; j < d; ++j) sum[j] += sum[f * d + j];
+    }
+    double correction = 0;
+    for (int64_t j = 0; j < d; ++j) {
+      sum[j] /= n;
+      correction += n * sum[j] * sum[j];
+    }
+    const double centred = squares - correction;
     if (squares <= 4 * centred || attempt == 1) {
-      for (int64_t j = 0; j < d; ++j) {
-        offset[j] = (double(shift[j]) - double(load_part(origin + j, 1)[0])) + sum[j] / n;
-      }
+      for (int64_t j = 0; j < d; ++j) offset[j] = (double(shift[j]) - double(origin[j])) + sum[j];
       return centred < 0 ? 0 : centred;
     }
-    for (int64_t j = 0; j < d; ++j) shift[j] = Real(double(shift[j]) + sum[j] / n);
+    for (int64_t j = 0; j < d; ++j) shift[j] = Real(double(shift[j]) + sum[j]);
   }
 }
 
@@ -156,24 +185,33 @@ MTLFAST_INLINE void split_mean(double origin, double offset, Real* hi, Real* lo)
   *lo = Real((s - double(*hi)) + error);
 }
 
-// out[j] = scale·((w[j] − hi[j]) − lo[j]), plus hi[j] + lo[j] when ADD_MEAN.
-template <class T, bool ADD_MEAN>
+// scale·((w − hi) − lo), plus hi + lo, or plus before.
+template <Plus PLUS, class Vec, class Real>
+MTLFAST_INLINE Vec affine_of(Vec w, Vec hi, Vec lo, Real scale, Vec before) {
+  const Vec y = scale * ((w - hi) - lo);
+  return PLUS == Plus::mean ? hi + (lo + y) : PLUS == Plus::out ? before + y : y;
+}
+
+// out[j] = scale·((w[j] − hi[j]) − lo[j]), plus hi[j] + lo[j], or plus out[j].
+template <class T, Plus PLUS, bool STREAM = false>
 MTLFAST_INLINE void affine_row(const T* w, const typename Lane<T>::Real* hi,
                                const typename Lane<T>::Real* lo, typename Lane<T>::Real scale,
                                int64_t width, T* out) {
   using Lanes = Lane<T>;
   using Vec = typename Lanes::Vec;
-  const auto apply = [&](Vec x, Vec h, Vec l) __attribute__((always_inline)) {
-    const Vec y = scale * ((x - h) - l);
-    return ADD_MEAN ? h + (l + y) : y;
-  };
   int64_t j = 0;
   for (; j + Lanes::N <= width; j += Lanes::N) {
-    Lanes::store(out + j, apply(Lanes::load(w + j), load_raw<Vec>(hi + j), load_raw<Vec>(lo + j)));
+    const Vec before = PLUS == Plus::out ? Lanes::load(out + j) : Vec{};
+    const Vec h = load_raw<Vec>(hi + j), l = load_raw<Vec>(lo + j);
+    const Vec y = affine_of<PLUS>(Lanes::load(w + j), h, l, scale, before);
+    STREAM ? stream(out + j, y) : Lanes::store(out + j, y);
   }
   if (j < width) {
     const int64_t n = width - j;
-    store_part(out + j, apply(load_part(w + j, n), load_part(hi + j, n), load_part(lo + j, n)), n);
+    const Vec before = PLUS == Plus::out ? load_part(out + j, n) : Vec{};
+    const Vec h = load_part(hi + j, n), l = load_part(lo + j, n);
+    const Vec y = affine_of<PLUS>(load_part(w + j, n), h, l, scale, before);
+    store_part(out + j, y, n);
   }
 }
 
@@ -186,6 +224,7 @@ constexpr int64_t kMergeColumns = 256;
 template <class T, class Rows>
 inline double centred_squares(const Rows& row, int64_t K, int64_t d, int64_t fold,
                               typename Lane<T>::Real* mean /*[2, d]*/, int threads) {
+  using Real = typename Lane<T>::Real;
   const int64_t panel = d < kPanel ? d : kPanel, panels = ceil_div(d, kPanel);
   const int64_t least = kBlock / panel > kBlockRows ? kBlock / panel : kBlockRows;
   const int64_t block_rows = ceil_div(least, fold) * fold;
@@ -193,13 +232,15 @@ inline double centred_squares(const Rows& row, int64_t K, int64_t d, int64_t fol
   const auto rows_of = [&](int64_t b) {
     return b + 1 < blocks ? block_rows : K - b * block_rows;
   };
+  Scratch<Real> origin(d);                   // row 0
+  widen_row<T>(row(0), d, origin.get());
   Scratch<double> offset(blocks * d);        // [blocks, d], block mean − row 0
   Scratch<double> squares(blocks * panels);  // [blocks, panels]
-  parallel_for(blocks * panels, K * d, threads, [&](int64_t unit) {
+  parallel_for_even(blocks * panels, K * d, threads, [&](int64_t unit) {
     const int64_t b = unit / panels, column = unit % panels * kPanel;
     const int64_t columns = d - column < kPanel ? d - column : kPanel;
     const auto block_row = [&](int64_t i) { return row(b * block_rows + i) + column; };
-    squares[unit] = block_moments<T>(block_row, rows_of(b), columns, fold, row(0) + column,
+    squares[unit] = block_moments<T>(block_row, rows_of(b), columns, fold, origin.get() + column,
                                      offset.get() + b * d + column);
   });
 
@@ -226,7 +267,7 @@ inline double centred_squares(const Rows& row, int64_t K, int64_t d, int64_t fol
     between[unit] = sum.value();
     for (int64_t j = 0; j < columns; ++j) {
       const int64_t k = column + j;
-      split_mean(double(load_part(row(0) + k, 1)[0]), average[j], mean + k, mean + d + k);
+      split_mean(double(origin[k]), average[j], mean + k, mean + d + k);
     }
   });
 

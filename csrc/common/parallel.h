@@ -27,6 +27,19 @@ inline void parallel_for(int64_t units, int64_t work, int threads, const Body& b
   for (int64_t u = 0; u < units; ++u) body(u);
 }
 
+// The same for units of equal cost that walk through memory: each thread takes one run of neighbours,
+// at every call the same, so that its part of the data is still in its cache at the next.
+template <class Body>
+inline void parallel_for_even(int64_t units, int64_t work, int threads, const Body& body) {
+  if (threads > units) threads = int(units);
+  if (threads <= 1 || work < kSerialWork) {
+    for (int64_t u = 0; u < units; ++u) body(u);
+    return;
+  }
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t u = 0; u < units; ++u) body(u);
+}
+
 // Uninitialised scratch memory, aligned for vectors. Throws std::bad_alloc.
 template <class T>
 class Scratch {

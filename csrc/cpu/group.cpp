@@ -23,7 +23,7 @@ void write_rows(const T* w, const int64_t* member, int64_t begin, int64_t end, i
                 const typename Lane<T>::Real* hi, const typename Lane<T>::Real* lo, double scale,
                 Output output, int64_t column, int64_t columns, T* out) {
   using Real = typename Lane<T>::Real;
-  const auto affine = output == Output::kProx ? affine_row<T, true> : affine_row<T, false>;
+  const auto affine = output == Output::kProx ? affine_row<T, Plus::mean> : affine_row<T, Plus::nothing>;
   for (int64_t k = begin; k < end; ++k) {
     const int64_t at = member[k] * d + column;
     affine(w + at, hi, lo, Real(scale), columns, out + at);
@@ -36,15 +36,16 @@ double small_group(const T* w, const int64_t* member, int64_t n, int64_t d, doub
                    Output output, T* out) {
   using Real = typename Lane<T>::Real;
   double offset[kPanel];
-  alignas(64) Real hi[kPanel], lo[kPanel];
+  alignas(64) Real origin[kPanel], hi[kPanel], lo[kPanel];
   double squares = 0;
   for (int64_t column = 0; column < d; column += kPanel) {
     const int64_t columns = d - column < kPanel ? d - column : kPanel;
     const MemberRows<T> row{w + column, d, member};
-    squares += block_moments<T>(row, n, columns, 1, row(0), offset);
+    widen_row<T>(row(0), columns, origin);
+    squares += block_moments<T>(row, n, columns, 1, origin, offset);
     if (output == Output::kNone) continue;
     for (int64_t j = 0; j < columns; ++j) {
-      split_mean(double(load_part(row(0) + j, 1)[0]), offset[j], hi + j, lo + j);
+      split_mean(double(origin[j]), offset[j], hi + j, lo + j);
     }
     write_rows(w, member, 0, n, d, hi, lo, scale, output, column, columns, out);
   }

@@ -10,6 +10,7 @@ namespace MTLFAST_ISA {
 
 #define MTLFAST_DECLARE(name) std::remove_pointer_t<decltype(CpuKernels::name)> name
 MTLFAST_DECLARE(pairwise_value);
+MTLFAST_DECLARE(pairwise_value_grad);
 MTLFAST_DECLARE(pairwise_affine);
 MTLFAST_DECLARE(graph_value);
 MTLFAST_DECLARE(edge_distance);

@@ -9,7 +9,7 @@ namespace MTLFAST_ISA {
 
 extern const CpuKernels table;
 const CpuKernels table = {
-    MTLFAST_NAME(MTLFAST_ISA), pairwise_value, pairwise_affine, graph_value, edge_distance,
+    MTLFAST_NAME(MTLFAST_ISA), pairwise_value, pairwise_value_grad, pairwise_affine, graph_value, edge_distance,
     dense_graph_value,         dense_distance, group_value,     group_prox,  graph_prox,
     trace_norm_value,          trace_norm_prox,
 };

@@ -29,11 +29,14 @@ from mtlfast.reference.graph import (
 )
 from mtlfast.reference.pairwise import (
     centred,
+    pairwise_add_,
     pairwise_affine,
     pairwise_grad,
     pairwise_prox,
     pairwise_reg,
+    pairwise_shrink_,
     pairwise_value,
+    pairwise_value_grad,
 )
 from mtlfast.reference.trace_norm import (
     rank_cut,
@@ -70,11 +73,14 @@ __all__ = [
     "group_prox",
     "group_reg",
     "group_value",
+    "pairwise_add_",
     "pairwise_affine",
     "pairwise_grad",
     "pairwise_prox",
     "pairwise_reg",
+    "pairwise_shrink_",
     "pairwise_value",
+    "pairwise_value_grad",
     "rank_cut",
     "real",
     "require_finite",

@@ -40,7 +40,23 @@ def pairwise_value(w):
     return pairwise_reg(w), torch.stack([hi, (x - hi).mean(0)])
 
 
+def pairwise_value_grad(w):
+    return pairwise_reg(w), pairwise_grad(w).to(w.dtype)
+
+
 @plain
 def pairwise_affine(w, mean, scale, factor, add_mean):
     out = scale * factor * ((real(w) - mean[0]) - mean[1])
     return (out + mean[1] + mean[0] if add_mean else out).to(w.dtype)
+
+
+@plain
+def pairwise_add_(out, w, mean, factor):
+    """out += factor·(w − w̄)"""
+    out.copy_(real(out) + factor * ((real(w) - mean[0]) - mean[1]))
+
+
+@plain
+def pairwise_shrink_(out, mean, factor):
+    """out = w̄ + factor·(out − w̄)"""
+    out.copy_(factor * ((real(out) - mean[0]) - mean[1]) + mean[1] + mean[0])
