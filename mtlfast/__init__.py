@@ -2,10 +2,10 @@
 
 from mtlfast import nn, optim
 from mtlfast._config import build_info, show_config
-from mtlfast._native import FallbackWarning
+from mtlfast._native import FallbackWarning, release_memory
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_prox, graph_reg
-from mtlfast.pairwise import pairwise_prox, pairwise_reg
+from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox
 
@@ -21,8 +21,11 @@ __all__ = [
     "graph_reg",
     "nn",
     "optim",
+    "pairwise_add_grad_",
     "pairwise_prox",
+    "pairwise_prox_",
     "pairwise_reg",
+    "release_memory",
     "show_config",
     "trace_norm",
     "trace_norm_prox",

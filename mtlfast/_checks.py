@@ -69,8 +69,70 @@ def check_reduction(function, reduction):
         raise ValueError(f'{function}: reduction must be "sum" or "mean", got {reduction!r}')
 
 
-def check_number(function, argument, value, *, positive=False):
-    """A finite real number ≥ 0 (> 0 when ``positive``) as a float."""
+def write_rows_(W, rows):
+    """Puts ``rows = as_rows(W)`` back into ``W`` after a change, where they were a copy of it."""
+    if isinstance(W, (list, tuple)):
+        for target, row in zip(W, rows.unbind(), strict=True):
+            target.copy_(row.reshape(target.shape))
+    elif W.dim() > 2 and not W.is_contiguous():
+        W.copy_(rows.reshape(W.shape))
+
+
+def check_writable(function, argument, value):
+    """No two elements of what is changed in place share an address, as in expanded tensors."""
+    for tensor in value if isinstance(value, (list, tuple)) else [value]:
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        if tensor.numel() and any(n > 1 and stride == 0 for n, stride in steps):
+            raise ValueError(
+                f"{function}: {argument} must have memory of its own for each element, "
+                f"got strides {list(tensor.stride())} for shape {list(tensor.shape)}"
+            )
+
+
+def check_grad(function, grad, W):
+    """``grad`` has the form, shapes, dtype and device of ``W``, and memory of its own."""
+    several = isinstance(W, (list, tuple))
+    if several != isinstance(grad, (list, tuple)):
+        wanted = "a list of tensors" if several else "a tensor"
+        raise TypeError(f"{function}: grad must be {wanted} like W, got {type(grad).__name__}")
+    if several and len(grad) != len(W):
+        raise ValueError(
+            f"{function}: grad must have as many tensors as W, {len(W)}, got {len(grad)}"
+        )
+    for g, w in zip(grad, W, strict=True) if several else [(grad, W)]:
+        check_float_tensor(function, "grad", g)
+        if g.shape != w.shape:
+            raise ValueError(
+                f"{function}: grad must have W's shape {list(w.shape)}, got {list(g.shape)}"
+            )
+        check_same(function, "grad", g, w)
+        check_writable(function, "grad", g)
+        if _overlap(g, w):
+            raise ValueError(
+                f"{function}: grad must not share memory with W, got two views of one tensor"
+            )
+
+
+def _overlap(a, b):
+    if not (a.numel() and b.numel()) or a.device.type == "meta" or not _has_address(a, b):
+        return False
+    (first, last), (other_first, other_last) = _span(a), _span(b)
+    return first <= other_last and other_first <= last
+
+
+def _has_address(*tensors):
+    return all(type(t) in (torch.Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def _span(tensor):
+    """Addresses of the first and the last element."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    start = tensor.data_ptr()
+    return start, start + tensor.itemsize * sum((n - 1) * stride for n, stride in steps)
+
+
+def check_number(function, argument, value, *, positive=False, signed=False):
+    """A finite real number ≥ 0 (> 0 when ``positive``, any when ``signed``) as a float."""
     if isinstance(value, torch.Tensor):
         if value.dim() or value.requires_grad or not value.is_floating_point():
             raise TypeError(
@@ -81,9 +143,9 @@ def check_number(function, argument, value, *, positive=False):
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{function}: {argument} must be a number, got {type(value).__name__}")
     value = float(value)
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        rule = "> 0" if positive else ">= 0"
-        raise ValueError(f"{function}: {argument} must be finite and {rule}, got {value}")
+    if not math.isfinite(value) or (value < 0 and not signed) or (positive and value == 0):
+        rule = "finite" if signed else "finite and > 0" if positive else "finite and >= 0"
+        raise ValueError(f"{function}: {argument} must be {rule}, got {value}")
     return value
 
 

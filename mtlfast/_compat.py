@@ -23,7 +23,7 @@ def needs_reference(*tensors):
 
 
 def calls_directly():
-    """True where nobody watches or records the ops that are called: no tracing, mode or profiler."""
+    """True where nobody records the ops that are called: no compiler, dispatch mode or profiler."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()

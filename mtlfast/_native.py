@@ -68,7 +68,19 @@ def empty_like(w):
 
 
 def release_memory():
-    """Gives back what :func:`empty` keeps for the next large result; how many bytes that was."""
+    """Gives the memory that is kept for the next large result back to the system.
+
+    Gradients and other results of 4 MiB and more lie in huge pages; up to two of them are kept
+    after they were freed, so that the next training step finds warm memory.
+
+    Returns:
+        The number of bytes that were given back.
+
+    Example:
+        >>> import mtlfast
+        >>> mtlfast.release_memory() >= 0
+        True
+    """
     return 0 if missing else _C.release_memory()
 
 
@@ -130,7 +142,8 @@ def _in_place(out, write):
     """Lets ``write`` change ``out``, by way of a dense copy where it is not contiguous."""
     if out.is_contiguous():
         write(out)
-        torch.autograd.graph.increment_version(out)
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)
     else:
         out.copy_(write(out.contiguous()))
 

@@ -165,9 +165,8 @@ _register()
 _register_tiled()
 
 
-
 def _callable(name):
-    """The op ``name``; a plain call on CPU tensors goes straight to its kernel, which saves 2 µs."""
+    """The op ``name``; a plain call on CPU tensors goes straight to the kernel and saves 2 µs."""
     op = getattr(torch.ops.mtlfast, name).default
     _, native = _kernels(name)
     if native is None:

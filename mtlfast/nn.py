@@ -8,11 +8,11 @@ tensors, as K rows.
 import torch
 from torch import nn
 
-from mtlfast._checks import as_rows, check_number, check_reduction, rows_like
+from mtlfast._checks import as_rows, check_grad, check_number, check_reduction, rows_like
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_prox, graph_reg
-from mtlfast.pairwise import pairwise_prox, pairwise_reg
+from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.task_linear import TaskLinear
 from mtlfast.trace_norm import trace_norm, trace_norm_prox
@@ -42,6 +42,36 @@ class Regularizer(nn.Module):
 
     def prox(self, W, step):
         raise NotImplementedError(f"{type(self).__name__}.prox: this regularizer has no prox")
+
+    @torch.no_grad()
+    def prox_(self, W, step):
+        """Writes ``prox(W, step)`` into W, outside autograd, and returns W.
+
+        W is unchanged when an error is raised. A subclass that can do without a copy of W
+        overrides this.
+        """
+        several = isinstance(W, (list, tuple))
+        moved = self.prox(W, step)
+        for target, rows in zip(W, moved, strict=True) if several else [(W, moved)]:
+            target.copy_(rows)
+        return W
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        """Adds ``alpha`` times the gradient of ``forward`` to ``grad`` and returns the value.
+
+        ``grad`` is like W: a tensor, or a list of tensors. Nothing else is recorded, and no other
+        parameter gets a gradient. A subclass with a gradient in closed form overrides this.
+        """
+        check_grad(type(self).__name__ + ".add_grad_", grad, W)
+        several = isinstance(W, (list, tuple))
+        with torch.enable_grad():
+            leaves = [w.detach().requires_grad_() for w in (W if several else [W])]
+            value = self(leaves if several else leaves[0])
+            parts = torch.autograd.grad(value, leaves)
+        with torch.no_grad():
+            for target, part in zip(grad if several else [grad], parts, strict=True):
+                target.add_(part, alpha=alpha)
+        return value.detach()
 
     def __add__(self, other):
         if not isinstance(other, Regularizer):
@@ -91,6 +121,16 @@ class PairwiseReg(Regularizer):
     def prox(self, W, step):
         step = check_number("PairwiseReg.prox", "step", step)
         return pairwise_prox(W, step * self._factor(len(W)))
+
+    def prox_(self, W, step):
+        step = check_number("PairwiseReg.prox_", "step", step)
+        return pairwise_prox_(W, step * self._factor(len(W)))
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        alpha = check_number("PairwiseReg.add_grad_", "alpha", alpha, signed=True)
+        strength = self.strength
+        value = pairwise_add_grad_(grad, W, alpha=alpha * strength, reduction=self.reduction)
+        return strength * value
 
     def _factor(self, num_tasks):
         """What the sum over ordered pairs is multiplied by."""
@@ -287,6 +327,20 @@ class Sum(Regularizer):
             if isinstance(term, GraphReg):
                 rows = term.prox(rows, step / (1 + 4 * num_tasks * pull))
         return rows
+
+    def prox_(self, W, step):
+        if self.has_prox and len(self.terms) == 1:
+            return self.terms[0].prox_(W, step)
+        return super().prox_(W, step)
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        check_grad("Sum.add_grad_", grad, W)
+        # what can still fail goes first, so that grad is unchanged if it does
+        safe = [term for term in self.terms if isinstance(term, PairwiseReg)]
+        terms = [term for term in self.terms if not isinstance(term, PairwiseReg)] + safe
+        if len(terms) - len(safe) > 1:
+            return super().add_grad_(grad, W, alpha=alpha)
+        return torch.stack([term.add_grad_(grad, W, alpha=alpha) for term in terms]).sum()
 
     def extra_repr(self):
         return ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from mtlfast._proxes import Proxes
+from mtlfast._proxes import Gradients, Proxes
 
 __all__ = ["Alternating", "Proximal"]
 
@@ -49,13 +49,18 @@ class Proximal(_Wrapper):
         regularizers: ``{parameter: regularizer}``. A key is a parameter ``[K, *]``, or a tuple of K
             equally shaped parameters, one a task, with equal learning rates. A value is a
             :class:`mtlfast.nn.Regularizer` that has a prox. The prox runs also at a step at which
-            the parameter has no gradient.
+            the parameter has no gradient. May be empty where ``smooth`` is given.
+        smooth: ``{parameter: regularizer}``, keys as above; the values need no prox. Before the
+            wrapped optimiser steps, the regularizer's gradient is added to ``parameter.grad`` in
+            place (:meth:`mtlfast.nn.Regularizer.add_grad_`): as if it stood in the loss, but
+            without an autograd graph and without memory of its own. With a closure that happens
+            at the end of each of its calls; the loss it returns stays without the regularizer.
 
     Raises:
         TypeError: a key is no parameter or a value no regularizer.
         ValueError: a parameter that is not the optimiser's, or is named twice; no parameter; at
             construction or in ``step``, before anything has moved: unequal rates in a tuple.
-        NotImplementedError: a regularizer without a prox.
+        NotImplementedError: a regularizer without a prox in ``regularizers``.
 
     Example:
         >>> import torch
@@ -71,11 +76,13 @@ class Proximal(_Wrapper):
     Source: N. Parikh and S. Boyd, Proximal Algorithms, 2014, section 4.2.
     """
 
-    _kept = ("optimizer", "_proxes")
+    _kept = ("optimizer", "_proxes", "_gradients")
 
-    def __init__(self, optimizer, regularizers):
+    def __init__(self, optimizer, regularizers, *, smooth=None):
         _check_optimizer("Proximal", "optimizer", optimizer)
-        super().__init__(optimizer=optimizer, _proxes=Proxes("Proximal", optimizer, regularizers))
+        proxes = Proxes("Proximal", optimizer, regularizers, optional=smooth is not None)
+        gradients = None if smooth is None else Gradients("Proximal", optimizer, smooth)
+        super().__init__(optimizer=optimizer, _proxes=proxes, _gradients=gradients)
 
     @property
     def param_groups(self):
@@ -92,6 +99,10 @@ class Proximal(_Wrapper):
     def step(self, closure=None):
         """One step of both; returns what the wrapped optimiser's ``step(closure)`` returns."""
         lengths = self._proxes.lengths(self.optimizer)
+        if self._gradients is not None and closure is None:
+            self._gradients.add()
+        elif self._gradients is not None:
+            closure = self._gradients.after(closure)
         loss = self.optimizer.step(closure)
         self._proxes.apply(lengths)
         return loss

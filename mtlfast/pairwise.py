@@ -3,9 +3,16 @@
 import torch
 
 from mtlfast import _ops, reference
-from mtlfast._checks import as_rows, check_number, check_reduction, rows_like
+from mtlfast._checks import (
+    as_rows,
+    check_grad,
+    check_number,
+    check_reduction,
+    check_writable,
+    rows_like,
+    write_rows_,
+)
 from mtlfast._compat import needs_reference, scaled_, wants_double_backward, wants_grad
-
 
 _SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
 _FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
@@ -96,9 +103,65 @@ def pairwise_reg(W, *, reduction="sum"):
         value = (_SmallPairwiseReg if small else _PairwiseReg).apply(w)
     else:
         value = _ops.pairwise_value(w)[0]
-    if reduction == "mean":
-        return value / max(w.shape[0] * (w.shape[0] - 1), 1)
-    return value
+    return value / _pairs(w) if reduction == "mean" else value
+
+
+@torch.no_grad()
+def pairwise_add_grad_(grad, W, *, alpha=1.0, reduction="sum"):
+    r"""Adds ``alpha`` times the gradient of :func:`pairwise_reg` to ``grad``, in place.
+
+    .. math:: grad_i \mathrel{+}= alpha \cdot 4K (w_i - \bar w)
+
+    For training steps that keep their gradient buffers: no autograd graph and no new memory, and a
+    strength costs nothing. Equivalent to ``(alpha * pairwise_reg(W)).backward()`` with
+    ``W.grad = grad``.
+
+    Args:
+        grad: what is added to, in the form, shapes, dtype and device of W; any strides.
+        W: as in :func:`pairwise_reg`; it may be a parameter that requires grad.
+        alpha: a finite number, the strength; may be negative.
+        reduction: as in :func:`pairwise_reg`.
+
+    Returns:
+        ``pairwise_reg(W, reduction=reduction)``, without ``alpha``.
+
+    Raises:
+        TypeError, ValueError: as :func:`pairwise_reg`; ``grad`` is not like W or shares its memory;
+            ``alpha`` is no finite number. ``grad`` is unchanged then.
+
+    Cost: reads W twice and ``grad`` once, writes ``grad`` once. Deterministic: the same bits for
+    any number of threads and any CPU.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast import pairwise_add_grad_
+        >>> W, grad = torch.tensor([[0.0], [1.0]]), torch.tensor([[10.0], [10.0]])
+        >>> pairwise_add_grad_(grad, W, alpha=0.5)
+        tensor(2.)
+        >>> grad
+        tensor([[ 8.],
+                [12.]])
+
+    Source: as :func:`pairwise_reg`.
+    """
+    check_reduction("pairwise_add_grad_", reduction)
+    w = as_rows("pairwise_add_grad_", W)
+    check_grad("pairwise_add_grad_", grad, W)
+    alpha = check_number("pairwise_add_grad_", "alpha", alpha, signed=True)
+    pairs = _pairs(w) if reduction == "mean" else 1
+    rows = as_rows("pairwise_add_grad_", grad)
+    if needs_reference(w, rows):
+        value = reference.pairwise_reg(w)
+        rows.add_((alpha / pairs * reference.pairwise_grad(w)).to(rows.dtype))
+    else:
+        value, mean = _ops.pairwise_value(w)
+        _ops.pairwise_add_(rows, w, mean, 4.0 * w.shape[0] * alpha / pairs)
+    write_rows_(grad, rows)
+    return value / pairs if reduction == "mean" else value
+
+
+def _pairs(w):
+    return max(w.shape[0] * (w.shape[0] - 1), 1)
 
 
 class _PairwiseProx(torch.autograd.Function):
@@ -157,3 +220,46 @@ def pairwise_prox(W, step):
     else:
         rows = _prox(w, step)
     return rows_like(W, rows)
+
+
+@torch.no_grad()
+def pairwise_prox_(W, step):
+    r"""Writes :func:`pairwise_prox` of W into W.
+
+    .. math:: w_i \leftarrow \bar w + (w_i - \bar w) / (1 + 4K \cdot step)
+
+    Outside autograd, as an optimiser's step: W may be a parameter that requires grad.
+
+    Args:
+        W: as in :func:`pairwise_prox`; changed in place, any strides.
+        step: a finite number ≥ 0 (learning rate times strength).
+
+    Returns:
+        W.
+
+    Raises:
+        TypeError, ValueError: as :func:`pairwise_prox`; W is unchanged then.
+
+    Cost: reads W twice, writes it once, no new memory. Deterministic, and the bits of
+    :func:`pairwise_prox`.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast import pairwise_prox_
+        >>> W = torch.tensor([[0.0], [9.0]])
+        >>> pairwise_prox_(W, step=0.25)
+        tensor([[3.],
+                [6.]])
+
+    Source: as :func:`pairwise_prox`.
+    """
+    step = check_number("pairwise_prox_", "step", step)
+    rows = as_rows("pairwise_prox_", W)
+    check_writable("pairwise_prox_", "W", W)
+    if needs_reference(rows):
+        rows.copy_(reference.pairwise_prox(rows, step))
+    else:
+        _, mean = _ops.pairwise_value(rows)
+        _ops.pairwise_shrink_(rows, mean, 1 / (1 + 4 * rows.shape[0] * step))
+    write_rows_(W, rows)
+    return W

@@ -175,6 +175,9 @@ def op_arguments(dtype):
     return {
         "pairwise_value": (rows(9, 5),),
         "pairwise_affine": (rows(9, 5), rows(2, 5, dtype=real), scale, 2.5, True),
+        "pairwise_value_grad": (rows(9, 5),),
+        "pairwise_add_": (rows(9, 5), rows(9, 5), rows(2, 5, dtype=real), 2.5),
+        "pairwise_shrink_": (rows(9, 5), rows(2, 5, dtype=real), 0.5),
         "graph_value": (rows(9, 5), *csr, scale),
         "dense_graph_value": (rows(9, 5), rows(9, 9, dtype=real), None),
         "group_value": (rows(9, 5), *group, scale),

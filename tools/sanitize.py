@@ -61,6 +61,9 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     _, mean = native.pairwise_value(w)
     for add_mean in (False, True):
         native.pairwise_affine(w, tight(mean, shift), one, 0.5, add_mean)
+    native.pairwise_value_grad(w)
+    native.pairwise_add_(tight(w, 1 - shift), w, tight(mean, shift), 0.5)
+    native.pairwise_shrink_(tight(w, shift), tight(mean, shift), 0.5)
     row_ptr, col, weight = symmetric_csr(min(num_tasks, 300), real, shift)
     few = tight(w[: row_ptr.numel() - 1], shift)
     a = tight(torch.rand(len(few), len(few), dtype=real), shift)
@@ -115,7 +118,8 @@ def exercise_all():
     torch.set_num_threads(2)
     torch.manual_seed(0)
     kernels = [name for name in dir(native._C) if not name.startswith("_")]
-    kernels = [n for n in kernels if n not in ("build_info", "runnable_isas", "use_isa")]
+    others = ("Memory", "build_info", "release_memory", "runnable_isas", "use_isa")
+    kernels = [n for n in kernels if n not in others]
     calls = dict.fromkeys(kernels, 0)
 
     def counted(name, kernel):

@@ -1,0 +1,278 @@
+"""The in-place forms, and the memory of large results."""
+
+import io
+import threading
+
+import cases
+import pytest
+import torch
+from cases import DTYPES, bits
+
+import mtlfast
+from mtlfast import _native, nn, pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
+
+native = pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+SHAPES = [(1, 3), (5, 3), (7,), (6, 2, 5), (3000, 65), (40, 2500), (0, 4), (4, 0)]
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+ROUNDING = {torch.float64: 1e-14, torch.float32: 5e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+
+def strided(tensor):
+    """The same values with gaps between them."""
+    padded = torch.full((*tensor.shape, 2), torch.nan, dtype=tensor.dtype)
+    padded[..., 0] = tensor
+    return padded[..., 0]
+
+
+@every_dtype
+@every_shape
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("layout", [torch.clone, strided])
+def test_adding_the_gradient_is_what_backward_does(dtype, shape, reduction, layout):
+    W, before = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    exact = W.double().requires_grad_()
+    want_value = pairwise_reg(exact, reduction=reduction)
+    (0.3 * want_value).backward()
+    want = before.double() + exact.grad
+    grad = layout(before)
+    W.requires_grad_()
+    value = pairwise_add_grad_(grad, W, alpha=0.3, reduction=reduction)
+    assert not value.requires_grad
+    torch.testing.assert_close(value.double(), want_value.detach(), rtol=1e-6, atol=0)
+    scale = float(want.abs().max()) if want.numel() else 1
+    if scale < torch.finfo(dtype).max:
+        torch.testing.assert_close(grad.double(), want, rtol=0, atol=ROUNDING[dtype] * scale)
+
+
+@every_dtype
+@every_shape
+@pytest.mark.parametrize("layout", [torch.clone, strided])
+def test_the_prox_in_place_has_the_bits_of_the_prox(dtype, shape, layout):
+    W = layout(torch.randn(shape).to(dtype))
+    want, version = pairwise_prox(W, 0.02), W._version
+    assert pairwise_prox_(W, 0.02) is W
+    assert bits(W) == bits(want)
+    assert W._version > version or not W.numel()
+
+
+def test_lists_of_parameters_are_changed_in_place():
+    W = [torch.randn(3, requires_grad=True) for _ in range(4)]
+    grad = [torch.ones(3) for _ in range(4)]
+    rows = torch.stack(W).detach()
+    want = torch.ones(4, 3)
+    pairwise_add_grad_(want, rows)
+    pairwise_add_grad_(grad, W)
+    assert torch.equal(torch.stack(grad), want)
+    pairwise_prox_(W, 0.1)
+    assert torch.equal(torch.stack(W), pairwise_prox(rows, 0.1))
+    assert all(w.requires_grad and w.grad_fn is None for w in W)
+
+
+def test_autograd_notices_that_a_saved_tensor_has_changed():
+    W = torch.randn(5, 3, requires_grad=True)
+    value = (W * W).sum()
+    pairwise_prox_(W, 0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+@native
+@every_dtype
+@pytest.mark.parametrize("shape", [(5, 3), (3000, 65), (40, 2500)], ids=str)
+def test_the_bits_depend_on_no_thread_count_and_no_instruction_set(dtype, shape):
+    W, before = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    seen = set()
+    for threads in (1, 2, 3):
+        for isa in _native.cpu_isas():
+            torch.set_num_threads(threads)
+            _native.use_isa(isa)
+            grad, prox = before.clone(), W.clone()
+            pairwise_add_grad_(grad, W, alpha=0.1)
+            pairwise_prox_(prox, 0.1)
+            seen.add((str(bits(grad)), str(bits(prox))))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-5, 1e-7])
+def test_nearly_equal_tasks_keep_their_gradient(spread):
+    W, *_ = cases.CASES[0].tensors(1000, 64, torch.float32, spread=spread)
+    grad = torch.zeros_like(W)
+    pairwise_add_grad_(grad, W)
+    x = W.double()
+    want = 4 * 1000 * (x - x.mean(0))
+    assert (grad.double() - want).norm() <= 16 * 2**-24 * want.norm()
+
+
+BAD = {
+    "another shape": (lambda W: torch.zeros(5, 2), ValueError, r"W's shape \[5, 3\], got \[5, 2\]"),
+    "another dtype": (
+        lambda W: torch.zeros(5, 3).double(),
+        TypeError,
+        "W's dtype torch.float32, got torch.float64",
+    ),
+    "no tensor": (lambda W: None, TypeError, "grad must be a tensor, got NoneType"),
+    "a list": (lambda W: list(W), TypeError, "grad must be a tensor like W, got list"),
+    "sparse": (lambda W: torch.zeros(5, 3).to_sparse(), TypeError, "dense tensor"),
+    "W itself": (lambda W: W, ValueError, "must not share memory with W"),
+    "a view of W": (lambda W: W.view(3, 5).T, ValueError, "share memory"),
+    "expanded": (
+        lambda W: torch.zeros(1, 3).expand(5, 3),
+        ValueError,
+        r"memory of its own for each element, got strides \[0, 1\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_gradient_that_is_not_like_w_is_refused(name):
+    make, error, words = BAD[name]
+    W = torch.randn(5, 3)
+    before = W.clone()
+    with pytest.raises(error, match=f"pairwise_add_grad_: .*{words}"):
+        pairwise_add_grad_(make(W), W)
+    assert torch.equal(W, before)
+
+
+@pytest.mark.parametrize("alpha", [torch.inf, torch.nan, "1", None])
+def test_alpha_is_a_finite_number(alpha):
+    W, grad = torch.randn(5, 3), torch.zeros(5, 3)
+    with pytest.raises((TypeError, ValueError), match="pairwise_add_grad_: alpha must be"):
+        pairwise_add_grad_(grad, W, alpha=alpha)
+    assert not grad.any()
+
+
+def test_a_negative_alpha_subtracts():
+    W, grad = torch.randn(5, 3), torch.zeros(5, 3)
+    pairwise_add_grad_(grad, W, alpha=2.0)
+    pairwise_add_grad_(grad, W, alpha=-2.0)
+    assert not grad.any()
+
+
+def test_an_expanded_w_has_no_prox_in_place():
+    W = torch.zeros(1, 3).expand(5, 3)
+    with pytest.raises(ValueError, match="pairwise_prox_: W must have memory of its own"):
+        pairwise_prox_(W, 0.1)
+
+
+# Regularizers ---------------------------------------------------------------------------------
+
+
+class Ridge(nn.Regularizer):
+    """One of a user's own, with the in-place forms that come for free."""
+
+    has_prox = True
+
+    def forward(self, W):
+        return self.strength * sum((w * w).sum() for w in W)
+
+    def prox(self, W, step):
+        scale = 1 / (1 + 2 * step * self.strength)
+        return scale * W if isinstance(W, torch.Tensor) else [scale * w for w in W]
+
+
+def regularizers():
+    graph = mtlfast.TaskGraph.chain(6)
+    return [
+        nn.PairwiseReg(0.3),
+        nn.PairwiseReg(0.3, reduction="mean"),
+        nn.GraphReg(graph, 0.3),
+        nn.GramReg(torch.eye(6, dtype=torch.float64), 0.3),
+        nn.TraceNorm(0.3),
+        Ridge(0.3),
+        nn.PairwiseReg(0.3) + nn.GraphReg(graph, 0.2),
+        nn.PairwiseReg(0.3) + nn.TraceNorm(0.2) + Ridge(0.1),
+    ]
+
+
+@pytest.mark.parametrize("regularizer", regularizers(), ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("listed", [False, True])
+def test_every_regularizer_has_in_place_forms(regularizer, listed):
+    W = torch.randn(6, 4, dtype=torch.float64)
+    leaf = W.clone().requires_grad_()
+    want = regularizer(leaf)
+    want.backward()
+    grad = torch.ones(6, 4, dtype=torch.float64)
+    value = regularizer.add_grad_(list(grad) if listed else grad, list(W) if listed else W, alpha=2)
+    torch.testing.assert_close(value, want.detach())
+    torch.testing.assert_close(grad, 1 + 2 * leaf.grad)
+    if regularizer.has_prox:
+        want = regularizer.prox(W, 0.1)
+        moved = [row.clone() for row in W] if listed else W.clone()
+        assert regularizer.prox_(moved, 0.1) is moved
+        torch.testing.assert_close(torch.stack(list(moved)), want)
+
+
+def test_a_sum_that_fails_leaves_the_gradient_as_it_was():
+    W, grad = torch.randn(6, 4), torch.ones(6, 4)
+    W[0, 0] = torch.nan
+    for terms in ([nn.PairwiseReg(), nn.TraceNorm()], [Ridge(), nn.TraceNorm(), nn.PairwiseReg()]):
+        with pytest.raises(ValueError, match="trace_norm"):
+            nn.Sum(terms).add_grad_(grad, W)
+        assert torch.equal(grad, torch.ones(6, 4))
+
+
+# Memory ---------------------------------------------------------------------------------------
+
+
+@native
+def test_a_freed_gradient_is_the_next_one():
+    mtlfast.release_memory()
+    W = torch.randn(40_000, 64, requires_grad=True)
+    pairwise_reg(W).backward()
+    first = W.grad.data_ptr()
+    held = W.grad
+    W.grad = None
+    pairwise_reg(W).backward()
+    assert W.grad.data_ptr() != first, "the first is still held"
+    copy = held.clone()
+    W.grad = None
+    pairwise_reg(2 * W.detach().requires_grad_()).backward()
+    assert torch.equal(held, copy)
+    del held
+    pairwise_reg(W).backward()
+    assert W.grad.data_ptr() == first
+    W.grad = None
+    assert mtlfast.release_memory() > 0
+    assert mtlfast.release_memory() == 0
+
+
+@native
+@every_dtype
+def test_large_results_are_ordinary_tensors(dtype):
+    """Above the size at which memory is kept: right, dense, picklable, usable in place."""
+    W = torch.randn(70_000, 64, dtype=torch.float64).to(dtype)
+    z = pairwise_prox(W, 1e-7)
+    x = W.double()
+    want = x.mean(0) + (x - x.mean(0)) / (1 + 4 * 70_000 * 1e-7)
+    torch.testing.assert_close(z.double(), want, rtol=0, atol=ROUNDING[dtype])
+    W.requires_grad_()
+    pairwise_reg(W, reduction="mean").backward()
+    assert W.grad.is_contiguous()
+    assert not W.grad._is_view()
+    few = W.grad.resize_(5, 3).fill_(2)
+    assert torch.load(io.BytesIO(_saved(few))).equal(few)
+
+
+def _saved(tensor):
+    buffer = io.BytesIO()
+    torch.save(tensor, buffer)
+    return buffer.getvalue()
+
+
+@native
+def test_memory_is_handed_out_by_one_thread_at_a_time():
+    def work(seed):
+        for k in range(30):
+            tensor = _native.empty((1 << 20,), torch.float32).fill_(100 * seed + k)
+            if not bool((tensor == 100 * seed + k).all()):
+                wrong.append((seed, k))
+
+    wrong = []
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
