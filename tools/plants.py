@@ -54,6 +54,12 @@ PLANTS = {
         "!ON && K * d - i * width < width ?",
         HEAP,
     ),
+    "take a strip too many": (
+        "cpu/pairwise.cpp",
+        "(end < whole ? end : whole) - begin,",
+        "(end < whole ? end : whole) - begin + ON,",
+        HEAP,
+    ),
     "count a row too many": (
         "cpu/graph.cpp",
         "const int64_t end = chunks.first_row(c + 1);",

@@ -80,6 +80,15 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.dense_distance(few)
 
 
+def run_large(native, dtype):
+    """Results that are written past the caches: a few rows, and odd ones, above 64 MiB."""
+    import torch
+
+    w = torch.zeros((1 << 26) // dtype.itemsize // 64 + 3, 64, dtype=dtype)
+    _, mean = native.pairwise_value(w)
+    native._affine(w, mean, 0.5, native._NOTHING, tight(w, 0))
+
+
 def run_matrices(native, dtype, batch, rows, columns, shift):
     """Both trace-norm kernels, wherever the package would rather take LAPACK."""
     import torch
@@ -136,6 +145,8 @@ def exercise_all():
         # a group above 1024 tasks, of more columns than a panel, and many short rows
         large = [(2100, 2100), (5000, 3)]
         exercise(native, native._CODES, SIZES + large, MATRICES)
+        for dtype in native._CODES:
+            run_large(native, dtype)
         print(f"  {isa}: clean", flush=True)
     print(" ", ", ".join(f"{name} {count}" for name, count in calls.items()))
     idle = [name for name, count in calls.items() if not count]
@@ -157,7 +168,7 @@ def exercise_plants():
             os.environ["MTLFAST_PLANTED"] = name
             from mtlfast import _native as native
 
-            exercise(native, native._CODES, [(3, 17), (17, 33), (3, 2100)], MATRICES[:4])
+            exercise(native, native._CODES, [(3, 17), (5, 64), (17, 33), (3, 2100)], MATRICES[:4])
             os._exit(0)
         os.close(write)
         with os.fdopen(read, errors="replace") as pipe:

@@ -20,24 +20,20 @@ MTLFAST_INLINE void stream_chunk(Chunk* p, Chunk x) { _mm512_stream_si512(p, x);
 #elif defined(__AVX2__)
 using Chunk = __m256i;
 MTLFAST_INLINE void stream_chunk(Chunk* p, Chunk x) { _mm256_stream_si256(p, x); }
-#elif defined(__SSE2__)
+#elif defined(MTLFAST_X86_64)
 using Chunk = __m128i;
 MTLFAST_INLINE void stream_chunk(Chunk* p, Chunk x) { _mm_stream_si128(p, x); }
 #endif
 
 // Whether results of `bytes` bytes at p, in vectors of `vector` bytes, should and can be streamed.
 MTLFAST_INLINE bool streams(const void* p, int64_t bytes, size_t vector) {
-#if defined(__SSE2__)
   return bytes >= kStreamBytes && reinterpret_cast<uintptr_t>(p) % vector == 0;
-#else
-  return false && p && bytes && vector;
-#endif
 }
 
-// p is a multiple of sizeof(V).
+// p is a multiple of sizeof(V). An ordinary store where the machine has no such instruction.
 template <class V, class T>
 MTLFAST_INLINE void stream_raw(T* p, V v) {
-#if defined(__SSE2__)
+#ifdef MTLFAST_X86_64
   if constexpr (sizeof(Chunk) > sizeof(V)) {
     _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
   } else {
@@ -64,7 +60,7 @@ MTLFAST_INLINE void stream(T* p, typename Lane<T>::Vec v) {
 
 // After the last streamed store of a thread, before another may read the result.
 MTLFAST_INLINE void stream_fence() {
-#if defined(__SSE2__)
+#ifdef MTLFAST_X86_64
   _mm_sfence();
 #endif
 }
