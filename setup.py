@@ -89,7 +89,7 @@ def ninja_file(target, temp, cxx, openmp, include):
     defines = f'"-DMTLFAST_COMPILER=\\"{version_of(cxx)}\\"" "-DMTLFAST_ISA_NAMES={names}"'
     python = " ".join(f"'-I{path}'" for path in include)
     add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
-    once = ("dispatch", "memory")  # code that has no instruction set
+    once = ("dispatch", "graph_order", "memory")  # code that has no instruction set
     for name in once:
         add(csrc / "cpu" / f"{name}.cpp", name, own)
     for isa, isa_flags in ISA_FLAGS.items():

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "graph_order.h"
 #include "memory.h"
 #include "mtlfast.h"
 
@@ -40,7 +41,8 @@ DType dtype(int code) {
 }
 
 mtlfast::Graph graph(Address row_ptr, Address col, Address weight) {
-  return {required<const int64_t>(row_ptr), required<const int32_t>(col), required(weight)};
+  return {required<const int64_t>(row_ptr), required<const int32_t>(col), required(weight),
+          nullptr};
 }
 
 template <class Kernel, class... Args>
@@ -81,10 +83,28 @@ void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, do
        static_cast<mtlfast::Plus>(plus), required(out), threads);
 }
 
-void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
-                 int64_t d, Address value, Address grad, double scale, int threads) {
-  call(kernels->graph_value, dtype(type), required(w), graph(row_ptr, col, weight), size(K),
-       size(d), required<double>(value), optional(grad), scale, threads);
+double graph_order(Address row_ptr, Address col, int64_t K, Address order) {
+  py::gil_scoped_release release;
+  return mtlfast::graph_order(required<const int64_t>(row_ptr), required<const int32_t>(col),
+                              size(K), required<int32_t>(order));
+}
+
+void graph_reorder(Address row_ptr, Address col, Address weight, int64_t weight_bytes, int64_t K,
+                   Address order, Address new_row_ptr, Address new_col, Address new_weight) {
+  call(mtlfast::graph_reorder, required<const int64_t>(row_ptr), required<const int32_t>(col),
+       required(weight), weight_bytes, size(K), required<const int32_t>(order),
+       required<int64_t>(new_row_ptr), required<int32_t>(new_col), required(new_weight));
+}
+
+void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, Address order,
+                 int64_t K, int64_t d, Address value, Address grad, double scale, bool add,
+                 int threads) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight);
+  rows.order = optional<const int32_t>(order);
+  double result;
+  call(kernels->graph_value, dtype(type), required(w), rows, size(K), size(d), &result,
+       optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
+  store(dtype(type), value, result);
 }
 
 void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
@@ -174,6 +194,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("pairwise_value", &pairwise_value);
   m.def("pairwise_value_grad", &pairwise_value_grad);
   m.def("pairwise_affine", &pairwise_affine);
+  m.def("graph_order", &graph_order);
+  m.def("graph_reorder", &graph_reorder);
   m.def("graph_value", &graph_value);
   m.def("edge_distance", &edge_distance);
   m.def("dense_graph_value", &dense_graph_value);

@@ -14,12 +14,14 @@ enum class DType : int { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
 // What a result is added to.
 enum class Plus : int { nothing = 0, mean = 1, out = 2 };
 
-// Symmetric sparse task graph, row i in [row_ptr[i], row_ptr[i+1]), columns sorted within a row.
+// Symmetric sparse task graph: row p in [row_ptr[p], row_ptr[p+1]), columns sorted within a row. Row p
+// is that of task order[p], or of task p.
 // `weight` is s_ij = A_ij + A_ji in W's arithmetic type (double for float64, else float).
 struct Graph {
   const int64_t* row_ptr;  // [K + 1]
   const int32_t* col;      // [row_ptr[K]]
   const void* weight;      // [row_ptr[K]]
+  const int32_t* order = nullptr;  // [K], a permutation, or null
 };
 
 // One table per instruction set; filled by cpu/table.cpp, picked by cpu/dispatch.cpp.
@@ -38,10 +40,10 @@ struct CpuKernels {
   void (*pairwise_affine)(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/, int64_t K,
                           int64_t d, double scale, Plus, void* out /*[K, d]*/, int threads);
 
-  // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), left out when grad is
-  // null.
+  // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), plus nothing or what is
+  // there (Plus::out), left out when grad is null.
   void (*graph_value)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d,
-                      double* value /*[1]*/, void* grad /*[K, d] or null*/, double scale,
+                      double* value /*[1]*/, void* grad /*[K, d] or null*/, double scale, Plus,
                       int threads);
 
   // out[e] = ‖w_src[e] − w_dst[e]‖² in W's arithmetic type.

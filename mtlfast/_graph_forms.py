@@ -97,8 +97,7 @@ def _of_task_graph(function, graph, w):
         )
     if graph.is_groups:
         return Form("groups", (graph.group_ptr, graph.member), graph.num_edges)
-    weight = graph.weight_as(real_dtype(w.dtype))
-    return Form("edges", (graph.row_ptr, graph.col, weight), graph.num_edges)
+    return Form("edges", graph.rows_as(real_dtype(w.dtype)), graph.num_edges)
 
 
 # -- (edge_index, edge_weight) ----------------------------------------------------------------

@@ -140,12 +140,67 @@ def pairwise_shrink_(out, mean, factor):
 
 def _in_place(out, write):
     """Lets ``write`` change ``out``, by way of a dense copy where it is not contiguous."""
-    if out.is_contiguous():
-        write(out)
-        if not out.is_inference():
-            torch.autograd.graph.increment_version(out)
-    else:
-        out.copy_(write(out.contiguous()))
+    dense = out.contiguous()
+    write(dense)
+    _changed(out, dense)
+
+
+def _changed(out, dense):
+    """``dense``, which is ``out`` or a copy of it, was written to by address."""
+    if dense is not out:
+        out.copy_(dense)
+    elif not out.is_inference():
+        torch.autograd.graph.increment_version(out)
+
+
+def graph_order(row_ptr, col):
+    """An order in which neighbours are near, and by how much their share grows, from -1 to 1."""
+    order = torch.empty(row_ptr.shape[0] - 1, dtype=torch.int32, device="cpu")
+    return order, _C.graph_order(
+        row_ptr.data_ptr(), col.data_ptr(), order.shape[0], order.data_ptr()
+    )
+
+
+def graph_reorder(row_ptr, col, weight, order):
+    """The rows of a CSR matrix in the given order."""
+    parts = tuple(empty_like(part) for part in (row_ptr, col, weight))
+    tensors = (row_ptr, col, weight, order, *parts)
+    first, last = [t.data_ptr() for t in tensors[:3]], [t.data_ptr() for t in tensors[3:]]
+    _C.graph_reorder(*first, weight.itemsize, order.shape[0], *last)
+    return parts
+
+
+def graph_value(w, row_ptr, col, weight, order, scale):
+    w = w.contiguous()
+    real = real_dtype(w.dtype)
+    if not (w.numel() and col.numel()):
+        grad = w.new_empty((0,)) if scale is None else torch.zeros_like(w)
+        return torch.zeros((), dtype=real, device="cpu"), grad
+    grad = w.new_empty((0,)) if scale is None else empty_like(w)
+    factor = 1.0 if scale is None else scale.item()
+    address = 0 if scale is None else grad.data_ptr()
+    return _graph_value(w, row_ptr, col, weight, order, address, factor, False), grad
+
+
+def _graph_value(w, row_ptr, col, weight, order, address, factor, add):
+    value = torch.empty((), dtype=real_dtype(w.dtype), device="cpu")
+    row_ptr, col, weight = row_ptr.contiguous(), col.contiguous(), weight.contiguous()
+    _C.graph_value(
+        _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+        0 if order is None else order.data_ptr(), *w.shape, value.data_ptr(), address, factor,
+        add, torch.get_num_threads(),
+    )  # fmt: skip
+    return value
+
+
+def graph_add_(out, w, row_ptr, col, weight, order, factor):
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        return torch.zeros((), dtype=real_dtype(w.dtype), device="cpu")
+    dense = out.contiguous()
+    value = _graph_value(w, row_ptr, col, weight, order, dense.data_ptr(), factor, True)
+    _changed(out, dense)
+    return value
 
 
 def _value_and_grad(kernel, w, tensors, sizes, scale):
@@ -161,10 +216,6 @@ def _value_and_grad(kernel, w, tensors, sizes, scale):
             1.0 if scale is None else scale.item(), torch.get_num_threads(),
         )  # fmt: skip
     return value.to(real_dtype(w.dtype)), grad
-
-
-def graph_value(w, row_ptr, col, weight, scale):
-    return _value_and_grad(_C.graph_value, w, (row_ptr, col, weight), (w.shape[0],), scale)
 
 
 def dense_graph_value(w, a, scale):

@@ -54,6 +54,7 @@ def _edge_structure(edge_index, num_tasks):
 
 
 _GRAPH = "Tensor row_ptr, Tensor col, Tensor weight"
+_ORDERED = f"{_GRAPH}, Tensor? order"
 _GROUPS = "Tensor ptr, Tensor member"
 
 # schema → the shapes and dtypes of what it returns
@@ -67,7 +68,10 @@ _OPS = {
     ),
     "pairwise_add_(Tensor(a!) out, Tensor w, Tensor mean, float factor) -> ()": _nothing,
     "pairwise_shrink_(Tensor(a!) out, Tensor mean, float factor) -> ()": _nothing,
-    f"graph_value(Tensor w, {_GRAPH}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
+    f"graph_value(Tensor w, {_ORDERED}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
+    f"graph_add_(Tensor(a!) out, Tensor w, {_ORDERED}, float factor) -> Tensor": (
+        lambda out, w, *args: _value(w)
+    ),
     "dense_graph_value(Tensor w, Tensor a, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
     f"group_value(Tensor w, {_GROUPS}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
     "edge_distance(Tensor w, Tensor src, Tensor dst) -> Tensor": (
@@ -183,9 +187,10 @@ pairwise_value_grad = _callable("pairwise_value_grad")
 pairwise_affine = _callable("pairwise_affine")
 pairwise_add_ = _callable("pairwise_add_")
 pairwise_shrink_ = _callable("pairwise_shrink_")
-graph_value = torch.ops.mtlfast.graph_value.default
-dense_graph_value = torch.ops.mtlfast.dense_graph_value.default
-group_value = torch.ops.mtlfast.group_value.default
+graph_value = _callable("graph_value")
+graph_add_ = _callable("graph_add_")
+dense_graph_value = _callable("dense_graph_value")
+group_value = _callable("group_value")
 edge_distance = torch.ops.mtlfast.edge_distance.default
 dense_distance = torch.ops.mtlfast.dense_distance.default
 group_prox = torch.ops.mtlfast.group_prox.default

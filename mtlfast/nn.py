@@ -11,7 +11,7 @@ from torch import nn
 from mtlfast._checks import as_rows, check_grad, check_number, check_reduction, rows_like
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast.gram import LowRank, gram_reg
-from mtlfast.graph import graph_prox, graph_reg
+from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.task_linear import TaskLinear
@@ -190,6 +190,12 @@ class GraphReg(Regularizer):
         step = check_number("GraphReg.prox", "step", step)
         graph = self._task_graph(W)
         return graph_prox(W, graph, step * self._factor(graph))
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        alpha = check_number("GraphReg.add_grad_", "alpha", alpha, signed=True)
+        graph, strength = self._stored(), self.strength
+        value = graph_add_grad_(grad, W, graph, alpha=alpha * strength, reduction=self.reduction)
+        return strength * value
 
     def _task_graph(self, W):
         """The graph with its weights as they are now: the prox takes them as constants."""

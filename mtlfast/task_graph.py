@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mtlfast import _native
 from mtlfast._adjacency import (
     as_tensor,
     check_count,
@@ -16,6 +17,11 @@ from mtlfast._adjacency import (
 )
 from mtlfast._compat import needs_reference
 from mtlfast._neighbors import nearest
+
+# The tasks of smaller graphs lie in the last cache in any order; an order that brings fewer edges
+# near each other is not worth a second copy of the graph.
+_LARGE = 1 << 18
+_GAIN = 0.2
 
 _TENSORS = ("row_ptr", "col", "weight", "group_ptr", "member")
 
@@ -151,6 +157,34 @@ class TaskGraph:
             with torch.inference_mode(False):
                 self._converted[dtype] = self.weight.to(dtype)
         return self._converted[dtype]
+
+    def rows_as(self, dtype):
+        """(row_ptr, col, weight, order) as kernels take them, weights in float32 or float64.
+
+        ``order`` int32 ``[K]`` is the order in which a large graph on the CPU is handled so that
+        neighbours come soon after each other: row p of the matrix is then that of task order[p].
+        It is found once, at the first use, and None where there is none that helps.
+        """
+        plain = self.row_ptr, self.col, self.weight_as(dtype), None
+        if self.num_tasks < _LARGE or not self.col.numel():
+            return plain
+        if self.device.type != "cpu" or _native.missing:
+            return plain
+        if torch.compiler.is_compiling() or needs_reference():
+            return plain
+        if ("rows", dtype) not in self._converted:
+            with torch.inference_mode(False):
+                self._converted["rows", dtype] = self._reordered(*plain[:3])
+        return self._converted["rows", dtype]
+
+    def _reordered(self, row_ptr, col, weight):
+        if "order" not in self._converted:
+            order, gain = _native.graph_order(row_ptr, col)
+            self._converted["order"] = order if gain >= _GAIN else None
+        order = self._converted["order"]
+        if order is None:
+            return row_ptr, col, weight, None
+        return *_native.graph_reorder(row_ptr, col, weight, order), order
 
     def to(self, device):
         """The same graph on ``device``; the graph itself where it is there already."""

@@ -9,7 +9,17 @@ import torch
 from cases import DTYPES, bits
 
 import mtlfast
-from mtlfast import _native, nn, pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
+from mtlfast import (
+    TaskGraph,
+    _native,
+    graph_add_grad_,
+    graph_reg,
+    nn,
+    pairwise_add_grad_,
+    pairwise_prox,
+    pairwise_prox_,
+    pairwise_reg,
+)
 
 native = pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -44,6 +54,47 @@ def test_adding_the_gradient_is_what_backward_does(dtype, shape, reduction, layo
     scale = float(want.abs().max()) if want.numel() else 1
     if scale < torch.finfo(dtype).max:
         torch.testing.assert_close(grad.double(), want, rtol=0, atol=ROUNDING[dtype] * scale)
+
+
+def graphs_of(num_tasks, dtype):
+    """A graph of each kind that has a kernel of its own."""
+    edges = torch.randint(num_tasks, (2, 4 * num_tasks))
+    weight = torch.rand(edges.shape[1], dtype=torch.float64)
+    dense = torch.rand(num_tasks, num_tasks, dtype=torch.float64)
+    return {
+        "graph": TaskGraph.from_edges(edges, weight, num_tasks),
+        "pair": (edges, None),
+        "groups": TaskGraph.groups(torch.arange(num_tasks) % 3),
+        "dense": dense,
+        "learnable edges": (edges, weight.to(dtype).requires_grad_()),
+        "learnable dense": dense.to(dtype).requires_grad_(),
+    }
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", graphs_of(1, torch.float32))
+@pytest.mark.parametrize("shape", [(5, 3), (6, 2, 5), (300, 65), (3, 300)], ids=str)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("layout", [torch.clone, strided])
+def test_adding_the_gradient_of_a_graph(dtype, kind, shape, reduction, layout):
+    graph = graphs_of(shape[0], dtype)[kind]
+    W, before = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    leaf = W.double().requires_grad_()
+    exact = graph
+    if kind.startswith("learnable"):
+        exact = (graph[0], graph[1].detach()) if kind == "learnable edges" else graph.detach()
+        exact = (exact[0], exact[1].double()) if kind == "learnable edges" else exact.double()
+    want_value = graph_reg(leaf, exact, reduction=reduction)
+    (0.3 * want_value).backward()
+    want = before.double() + leaf.grad
+    grad = layout(before)
+    version = grad._version
+    value = graph_add_grad_(grad, W.requires_grad_(), graph, alpha=0.3, reduction=reduction)
+    assert not value.requires_grad
+    assert grad._version > version
+    torch.testing.assert_close(value.double(), want_value.detach(), rtol=1e-6, atol=0)
+    atol = ROUNDING[dtype] * float(want.abs().max())
+    torch.testing.assert_close(grad.double(), want, rtol=0, atol=atol)
 
 
 @every_dtype

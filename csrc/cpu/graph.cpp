@@ -3,11 +3,13 @@
 //
 // Plan     one owner per row of the symmetric CSR matrix, so no two threads write the same row;
 //          rows in chunks of equal edges + 2·rows; value and gradient in one pass (common/edges.h).
-// Traffic  reads each neighbour row once per stored direction, writes the gradient once. No
-//          temporary of size E·d.
+//          In the order of graph.order, a neighbour's row is still in the cache (graph_order.cpp).
+// Traffic  reads each neighbour row once per stored direction, writes the gradient once, past the
+//          caches where it is too large for them. No temporary of size E·d.
 // Bits     each row is summed in the order of its columns, chunk values in chunk order.
 #include "common/dispatch.h"
 #include "common/edges.h"
+#include "common/stream.h"
 #include "cpu/kernels.h"
 
 namespace mtlfast {
@@ -16,26 +18,61 @@ namespace {
 
 constexpr int64_t kEdgeUnit = 1024;
 
+enum class Output { store, stream, add };
+
+// out[0 .. width) = scale·x, or += scale·x.
+template <class T, class Real>
+MTLFAST_INLINE void put_scaled(const Real* x, Real scale, int64_t width, Output output, T* out) {
+  using Lanes = Lane<T>;
+  using Vec = typename Lanes::Vec;
+  if (output == Output::store) return store_scaled(x, scale, width, out);
+  int64_t l = 0;
+  for (; l + Lanes::N <= width; l += Lanes::N) {
+    const Vec y = scale * load_raw<Vec>(x + l);
+    output == Output::stream ? stream(out + l, y) : Lanes::store(out + l, Lanes::load(out + l) + y);
+  }
+  if (l < width) {
+    const int64_t n = width - l;
+    store_part(out + l, load_part(out + l, n) + scale * load_raw<Vec>(x + l), n);
+  }
+}
+
+// The first lines of a row that is due soon.
+template <class T>
+MTLFAST_INLINE void prefetch_row(const T* w, int64_t i, int64_t d) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t j = 0; j < d && j < 4 * line; j += line) __builtin_prefetch(w + i * d + j);
+}
+
 template <class T, bool GRAD>
 double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, T* grad,
-                          double scale, int threads) {
+                          double scale, Plus plus, int threads) {
   using Lanes = Lane<T>;
   using Real = typename Lanes::Real;
   const SparseEdges<Real> edges{graph.col, static_cast<const Real*>(graph.weight),
                                 graph.row_ptr[K]};
+  const auto task_of = [&](int64_t p) { return graph.order != nullptr ? graph.order[p] : p; };
+  const Output output = plus == Plus::out ? Output::add
+                        : d % Lanes::N == 0 && streams(grad, K * d * int64_t(sizeof(T)),
+                                                       Lanes::N * sizeof(T))
+                            ? Output::stream
+                            : Output::store;
   const RowChunks chunks(graph.row_ptr, K, d);
   Scratch<double> values(chunks.count);
   parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
     alignas(64) Real row_grad[kPanelVectors * Lanes::N];
     double lanes[Lanes::N] = {};
     const int64_t end = chunks.first_row(c + 1);
-    for (int64_t i = chunks.first_row(c); i < end; ++i) {
+    for (int64_t p = chunks.first_row(c); p < end; ++p) {
+      const int64_t i = task_of(p);
+      if (graph.order != nullptr) prefetch_row(w, task_of(p + 2 < end ? p + 2 : p), d);
       for (int64_t column = 0; column < d; column += kPanelVectors * Lanes::N) {
         const PanelView<T> view(w, K, d, column);
-        add_edges<T, GRAD>(view, edges, i, graph.row_ptr[i], graph.row_ptr[i + 1], row_grad, lanes);
-        if (GRAD) store_scaled(row_grad, Real(2 * scale), view.width, grad + i * d + column);
+        add_edges<T, GRAD>(view, edges, i, graph.row_ptr[p], graph.row_ptr[p + 1], row_grad, lanes);
+        if (GRAD) put_scaled(row_grad, Real(2 * scale), view.width, output, grad + i * d + column);
       }
     }
+    if (output == Output::stream) stream_fence();
     Sum sum;
     for (double v : lanes) sum.add(v);
     values[c] = sum.value();
@@ -50,11 +87,12 @@ double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, 
 // ---------------------------------------------------------------------------------------------
 
 void graph_value(DType dtype, const void* w, Graph graph, int64_t K, int64_t d, double* value,
-                 void* grad, double scale, int threads) {
+                 void* grad, double scale, Plus plus, int threads) {
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const auto run = grad != nullptr ? value_and_gradient<T, true> : value_and_gradient<T, false>;
-    *value = run(static_cast<const T*>(w), graph, K, d, static_cast<T*>(grad), scale, threads);
+    *value = run(static_cast<const T*>(w), graph, K, d, static_cast<T*>(grad), scale, plus,
+                 threads);
   });
 }
 

@@ -16,6 +16,7 @@ from mtlfast.reference.graph import (
     edge_distance,
     edge_rows,
     edge_structure,
+    graph_add_,
     graph_grad,
     graph_prox,
     graph_prox_dense,
@@ -25,6 +26,7 @@ from mtlfast.reference.graph import (
     group_prox,
     group_reg,
     group_value,
+    ordered_edges,
     require_solved,
 )
 from mtlfast.reference.pairwise import (
@@ -64,6 +66,7 @@ __all__ = [
     "gram_reg",
     "gram_reg_edges",
     "gram_reg_factor",
+    "graph_add_",
     "graph_grad",
     "graph_prox",
     "graph_prox_dense",
@@ -73,6 +76,7 @@ __all__ = [
     "group_prox",
     "group_reg",
     "group_value",
+    "ordered_edges",
     "pairwise_add_",
     "pairwise_affine",
     "pairwise_grad",

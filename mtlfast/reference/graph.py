@@ -46,13 +46,26 @@ def _value_and_grad(value, grad, scale, dtype):
     )
 
 
-@plain
-def graph_value(w, row_ptr, col, weight, scale):
-    # every pair is stored in both directions, so each counts half
+def ordered_edges(row_ptr, col, weight, order):
+    """Source, target and A_ij of every stored entry, where row p is that of task order[p]."""
     row, col = edge_rows(row_ptr, col)
-    half = weight / 2
-    value = graph_reg(w, row, col, half)
-    return _value_and_grad(value, lambda: graph_grad(w, row, col, half), scale, w.dtype)
+    # every pair is stored in both directions, so each counts half
+    return row if order is None else order.long()[row], col, weight / 2
+
+
+@plain
+def graph_value(w, row_ptr, col, weight, order, scale):
+    edges = ordered_edges(row_ptr, col, weight, order)
+    value = graph_reg(w, *edges)
+    return _value_and_grad(value, lambda: graph_grad(w, *edges), scale, w.dtype)
+
+
+@plain
+def graph_add_(out, w, row_ptr, col, weight, order, factor):
+    """out += factor·gradient; returns the value."""
+    edges = ordered_edges(row_ptr, col, weight, order)
+    out.copy_(real(out) + factor * graph_grad(w, *edges))
+    return graph_reg(w, *edges)
 
 
 def edge_structure(edge_index, num_tasks):
