@@ -7,7 +7,7 @@ from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_prox, pairwise_reg
 from mtlfast.task_graph import TaskGraph
-from mtlfast.trace_norm import trace_norm, trace_norm_prox
+from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
 __version__ = "0.1.0"
 
@@ -26,4 +26,5 @@ __all__ = [
     "show_config",
     "trace_norm",
     "trace_norm_prox",
+    "trace_norm_prox_",
 ]

@@ -45,6 +45,7 @@ from mtlfast.reference.trace_norm import (
     trace_norm_prox,
     trace_norm_prox_grad,
     trace_norm_shrink,
+    trace_norm_shrink_,
     trace_norm_value,
     wide,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "trace_norm_prox",
     "trace_norm_prox_grad",
     "trace_norm_shrink",
+    "trace_norm_shrink_",
     "trace_norm_value",
     "wide",
 ]
