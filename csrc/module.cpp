@@ -156,6 +156,18 @@ void trace_norm_prox(int type, Address w, Address threshold, int64_t B, int64_t 
        size(B), size(m), size(n), required(out), threads);
 }
 
+void trace_norm_gram_value(int type, Address w, int64_t B, int64_t m, int64_t n, Address value,
+                           Address grad, int threads) {
+  call(kernels->trace_norm_gram_value, dtype(type), required(w), size(B), size(m), size(n),
+       required<double>(value), optional(grad), threads);
+}
+
+void trace_norm_gram_prox(int type, Address w, Address threshold, int64_t B, int64_t m, int64_t n,
+                          Address out, Address finite, int threads) {
+  call(kernels->trace_norm_gram_prox, dtype(type), required(w), required<const double>(threshold),
+       size(B), size(m), size(n), required(out), required<int64_t>(finite), threads);
+}
+
 // The instruction set in use; with a name, switches to it first.
 std::string use_isa(const std::string& name) {
   if (!name.empty()) {
@@ -211,6 +223,8 @@ PYBIND11_MODULE(_C, m) {
         return py::buffer_info(static_cast<unsigned char*>(memory.data()), memory.bytes());
       });
   m.def("release_memory", &mtlfast::release_memory);
+  m.def("trace_norm_gram_value", &trace_norm_gram_value);
+  m.def("trace_norm_gram_prox", &trace_norm_gram_prox);
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);
   m.def("build_info", &build_info);

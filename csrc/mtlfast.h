@@ -92,6 +92,16 @@ struct CpuKernels {
   // out may be w.
   void (*trace_norm_prox)(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/,
                           int64_t B, int64_t m, int64_t n, void* out /*[B, m, n]*/, int threads);
+
+  // The same by Gram matrices, for float32 and 16-bit types and min(m, n) ≤ 256.
+  void (*trace_norm_gram_value)(DType, const void* w /*[B, m, n]*/, int64_t B, int64_t m, int64_t n,
+                                double* value /*[B]*/, void* grad /*[B, m, n] or null*/,
+                                int threads);
+
+  // finite_b = 0 and nothing written for a matrix that holds NaN or Inf, else 1.  out may be w.
+  void (*trace_norm_gram_prox)(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/,
+                               int64_t B, int64_t m, int64_t n, void* out /*[B, m, n]*/,
+                               int64_t* finite /*[B]*/, int threads);
 };
 
 // The widest table this machine can run, or the one named by `isa`; null for an unknown name or an

@@ -7,7 +7,7 @@ from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
-from mtlfast.trace_norm import trace_norm, trace_norm_prox
+from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
 __version__ = "0.1.0"
 
@@ -30,4 +30,5 @@ __all__ = [
     "show_config",
     "trace_norm",
     "trace_norm_prox",
+    "trace_norm_prox_",
 ]

@@ -293,35 +293,65 @@ def trace_norm_value(w, grad):
     unit = torch.zeros(w.shape if grad else (0,), dtype=w.dtype)
     if not batch:
         return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype)), unit
-    if _spectral.takes_jacobi(batch, rows, columns, w.dtype, grad):
+    route = _spectral.route(batch, rows, columns, w.dtype, grad)
+    if route == "lapack":
+        value = _spectral.trace_norm_value(matrices, unit.view_as(matrices) if grad else None)
+    else:
         value = torch.empty(batch, dtype=torch.float64)
-        _C.trace_norm_value(
+        kernel = _C.trace_norm_value if route == "jacobi" else _C.trace_norm_gram_value
+        kernel(
             _CODES[w.dtype], matrices.data_ptr(), batch, rows, columns,
             value.data_ptr(), unit.data_ptr() if grad else 0, torch.get_num_threads(),
         )  # fmt: skip
-    else:
-        value = _spectral.trace_norm_value(matrices, unit.view_as(matrices) if grad else None)
     if value.isnan().any():
         require_finite("trace_norm", w)
     return value.to(real_dtype(w.dtype)).reshape(w.shape[:-2]), unit
 
 
+def _shrink(matrices, threshold, result):
+    """The prox into ``result``, which may be ``matrices``; False where one was not finite."""
+    batch, rows, columns = matrices.shape
+    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
+    route = _spectral.route(batch, rows, columns, matrices.dtype)
+    arguments = (
+        _CODES[matrices.dtype], matrices.data_ptr(), threshold.data_ptr(), batch, rows, columns,
+        result.data_ptr(),
+    )  # fmt: skip
+    if route == "gram":
+        finite = torch.empty(batch, dtype=torch.int64)
+        _C.trace_norm_gram_prox(*arguments, finite.data_ptr(), torch.get_num_threads())
+        return bool(finite.all())
+    if route == "jacobi":
+        _C.trace_norm_prox(*arguments, torch.get_num_threads())
+    else:
+        _spectral.trace_norm_prox(matrices, threshold, result)
+    # a matrix that is not finite comes back as NaN throughout
+    return not result[:, 0, 0].isnan().any()
+
+
 def trace_norm_shrink(w, threshold):
     require_threshold(threshold)
     out = torch.empty(w.shape, dtype=w.dtype)
-    if not w.numel():
-        return out
-    matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
-    batch, rows, columns = matrices.shape
-    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
-    result = out.view_as(matrices)
-    if _spectral.takes_jacobi(batch, rows, columns, w.dtype):
-        _C.trace_norm_prox(
-            _CODES[w.dtype], matrices.data_ptr(), threshold.data_ptr(), batch, rows, columns,
-            result.data_ptr(), torch.get_num_threads(),
-        )  # fmt: skip
-    else:
-        _spectral.trace_norm_prox(matrices, threshold, result)
-    if result[:, 0, 0].isnan().any():  # a matrix that is not finite comes back as NaN throughout
-        require_finite("trace_norm_prox", w)
+    if w.numel():
+        matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
+        if not _shrink(matrices, threshold, out.view_as(matrices)):
+            require_finite("trace_norm_prox", w)
     return out
+
+
+def trace_norm_shrink_(w, threshold):
+    require_threshold(threshold, "trace_norm_prox_")
+    if not w.numel():
+        return
+    direct = w.is_contiguous()
+    matrices = w.detach().reshape(-1, *w.shape[-2:]).contiguous()
+    # one matrix is met whole before it is written; of a batch, none may be written before all
+    alone = len(matrices) == 1 and _spectral.route(*matrices.shape, w.dtype) == "gram"
+    if not alone and not all(bound.isfinite() for bound in torch.aminmax(matrices)):
+        require_finite("trace_norm_prox_", w)
+    if not _shrink(matrices, threshold, matrices):
+        require_finite("trace_norm_prox_", w)
+    if direct:
+        torch.autograd.graph.increment_version(w)
+    else:
+        w.copy_(matrices.view(w.shape))

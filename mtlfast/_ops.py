@@ -90,6 +90,7 @@ _OPS = {
     "trace_norm_shrink(Tensor w, Tensor threshold) -> Tensor": lambda w, threshold: w.new_empty(
         w.shape
     ),
+    "trace_norm_shrink_(Tensor(a!) w, Tensor threshold) -> ()": lambda w, threshold: None,
 }
 
 
@@ -202,3 +203,4 @@ gram_edges = torch.ops.mtlfast.gram_edges.default
 gram_factor = torch.ops.mtlfast.gram_factor.default
 trace_norm_value = torch.ops.mtlfast.trace_norm_value.default
 trace_norm_shrink = torch.ops.mtlfast.trace_norm_shrink.default
+trace_norm_shrink_ = torch.ops.mtlfast.trace_norm_shrink_.default

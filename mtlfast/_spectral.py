@@ -1,4 +1,4 @@
-"""Trace norm of matrices too large for the Jacobi kernel, by LAPACK: torch in, torch out.
+"""Which way a trace norm goes, and the way by LAPACK for matrices too large for the kernels.
 
 float32 and 16-bit matrices go through the Gram matrix of their short side, accumulated in float64,
 and its eigenvectors: as accurate as a float32 SVD and much cheaper, for the long side is only read.
@@ -9,25 +9,28 @@ import torch
 
 _EPS = torch.finfo(torch.float64).eps
 _CHUNK = 1 << 18  # elements converted to float64 at once: they stay in L2
+_LARGEST = 256  # short side that the Gram kernel takes
 
 
-def takes_jacobi(batch, rows, columns, dtype, grad=False):
-    """Whether the Jacobi kernel is expected to be the faster one for ``batch`` matrices.
+def route(batch, rows, columns, dtype, grad=False):
+    """``"jacobi"`` or ``"gram"``, the kernels, or ``"lapack"``: the fastest for a batch.
 
-    Fitted to times on one thread, in milliseconds, for sides 8 to 10,000 and batches 1 to 64: the
-    kernel takes as long for one matrix as for a full register of them; its groups share the threads
-    (two are assumed: the choice must not depend on their number, or the bits would), LAPACK's
-    batches do not.
+    Fitted to times in milliseconds, for sides 8 to 100,000 and batches 1 to 16,384: the Jacobi
+    kernel takes as long for one matrix as for a full register of them; both kernels share a batch
+    among the threads (two are assumed: the choice must not depend on their number, or the bits
+    would), LAPACK does not.
     """
     short, long = min(rows, columns), max(rows, columns)
-    if short > 64:
-        return False
-    groups = -(-batch // (8 if grad or dtype == torch.float64 else 16))
+    double = dtype == torch.float64
+    groups = -(-batch // (8 if grad or double else 16))
     work = 1e-6 * long * short * short
-    jacobi = 11 * work * groups / min(groups, 2)
-    if dtype == torch.float64:
-        return jacobi <= 0.1 + batch * (1.4e-4 * short * short + 0.4 * work)
-    return jacobi <= batch * (0.1 + 0.007 * short + 0.15 * work)
+    if double:
+        jacobi = 11 * work * groups / min(groups, 2)
+        lapack = 0.1 + batch * (1.4e-4 * short * short + 0.4 * work)
+        return "jacobi" if short <= 64 and jacobi <= lapack else "lapack"
+    if short > _LARGEST:
+        return "lapack"
+    return "jacobi" if short <= (16 if grad else 32) and long <= 4 * short else "gram"
 
 
 def _tall(w):

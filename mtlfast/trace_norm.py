@@ -136,18 +136,18 @@ class _TraceNormProx(torch.autograd.Function):
         return reference.trace_norm_prox_grad(*ctx.saved_tensors, upstream)
 
 
-def _as_threshold(threshold, w):
+def _as_threshold(function, threshold, w):
     """``threshold`` as float64, one for each matrix; its values are checked with those of W."""
     if not isinstance(threshold, torch.Tensor):
-        value = check_number("trace_norm_prox", "threshold", threshold)
+        value = check_number(function, "threshold", threshold)
         return torch.full(w.shape[:-2], value, dtype=torch.float64, device=w.device)
-    check_float_tensor("trace_norm_prox", "threshold", threshold)
-    check_same("trace_norm_prox", "threshold", threshold, w, dtype=False)
+    check_float_tensor(function, "threshold", threshold)
+    check_same(function, "threshold", threshold, w, dtype=False)
     try:
         broadcast = threshold.expand(w.shape[:-2])
     except RuntimeError:
         raise ValueError(
-            f"trace_norm_prox: threshold must broadcast to the batch shape {list(w.shape[:-2])}, "
+            f"{function}: threshold must broadcast to the batch shape {list(w.shape[:-2])}, "
             f"got {list(threshold.shape)}"
         ) from None
     return broadcast.to(torch.float64)
@@ -187,7 +187,7 @@ def trace_norm_prox(W, threshold):
     completion, SIAM J. Optim. 2010.
     """
     w = _as_matrices("trace_norm_prox", W)
-    t = _as_threshold(threshold, w)
+    t = _as_threshold("trace_norm_prox", threshold, w)
     if needs_reference(w, t):
         _check_concrete(reference.require_threshold, t)
         _check_concrete(reference.require_finite, "trace_norm_prox", w)
@@ -197,3 +197,48 @@ def trace_norm_prox(W, threshold):
     else:
         out = _ops.trace_norm_shrink(w, t)
     return rows_like(W, out) if isinstance(W, (list, tuple)) else out
+
+
+@torch.no_grad()
+def trace_norm_prox_(W, threshold):
+    r"""Proximal step of :func:`trace_norm` in place: W becomes the minimiser.
+
+    .. math:: W \leftarrow \arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \|Z\|_*
+
+    It runs outside autograd, as an optimiser's step does: W may require a gradient, and nothing is
+    recorded. A large contiguous W is read twice and written once, and no copy of it is made.
+
+    Args:
+        W: as in :func:`trace_norm_prox`; a list or tuple of tensors is written tensor by tensor.
+        threshold: as in :func:`trace_norm_prox`.
+
+    Returns:
+        W itself.
+
+    Raises:
+        TypeError, ValueError: as :func:`trace_norm_prox`. W is unchanged then.
+
+    Cost: O(m·n·min(m, n)) a matrix. Deterministic: the bits of :func:`trace_norm_prox`.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast import trace_norm_prox_
+        >>> W = torch.nn.Parameter(torch.tensor([[3.0, 0.0], [0.0, 0.5]]))
+        >>> trace_norm_prox_(W, threshold=1.0) is W, W.tolist()
+        (True, [[2.0, 0.0], [0.0, 0.0]])
+
+    Source: J.-F. Cai, E. J. Candès and Z. Shen, A singular value thresholding algorithm for matrix
+    completion, SIAM J. Optim. 2010.
+    """
+    w = _as_matrices("trace_norm_prox_", W)
+    t = _as_threshold("trace_norm_prox_", threshold, w)
+    if needs_reference(w, t):
+        _check_concrete(reference.require_threshold, t)
+        _check_concrete(reference.require_finite, "trace_norm_prox_", w)
+        w.copy_(reference.trace_norm_prox(w, t))
+    else:
+        _ops.trace_norm_shrink_(w, t)
+    if isinstance(W, (list, tuple)):
+        for tensor, row in zip(W, rows_like(W, w), strict=True):
+            tensor.copy_(row)
+    return W

@@ -193,6 +193,7 @@ def op_arguments(dtype):
         "gram_factor": (rows(9, 5), rows(9, 2), True, False),
         "trace_norm_value": (rows(2, 9, 5), True),
         "trace_norm_shrink": (rows(2, 9, 5), torch.ones(2, dtype=torch.float64)),
+        "trace_norm_shrink_": (rows(2, 9, 5), torch.ones(2, dtype=torch.float64)),
     }
 
 

@@ -7,9 +7,9 @@ import torch
 from matrices import DTYPES, exact_norm, exact_prox, exact_subgradient, norm, randn, spectrum, unit
 
 import mtlfast
-from mtlfast import _native, _spectral, reference, trace_norm, trace_norm_prox
+from mtlfast import _native, _spectral, reference, trace_norm, trace_norm_prox, trace_norm_prox_
 
-# small ones take the Jacobi kernel, those past 64 take LAPACK
+# small ones take the Jacobi kernel or the Gram kernel, float64 past 64 takes LAPACK
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4), (8, 8), (17, 16), (3, 40), (33, 64), (70, 5)]
 LARGE = [(66, 65), (65, 90), (300, 70)]
 native = pytest.mark.skipif(bool(_native.missing), reason="needs the compiled module")
@@ -237,6 +237,164 @@ def test_fallback_agrees():
         assert (norm(grad - x.grad) <= tolerance * norm(grad) + 1e-12).all()
         z = reference.trace_norm_shrink(w, t)
         assert (norm(z - trace_norm_prox(w, t)) <= 16 * torch.finfo(dtype).eps * norm(w)).all()
+
+
+# The Gram kernel ------------------------------------------------------------------------------
+
+
+def by_gram(w, t, grad=True, out=None):
+    """Value, subgradient, prox and finite flags of w [B, m, n] from the Gram kernel itself."""
+    batch, m, n = w.shape
+    unit, out = torch.empty_like(w), torch.empty_like(w) if out is None else out
+    value = torch.empty(batch, dtype=torch.float64)
+    finite = torch.empty(batch, dtype=torch.int64)
+    t = torch.full((batch,), t, dtype=torch.float64)
+    head = (_native._CODES[w.dtype], w.data_ptr())
+    threads = torch.get_num_threads()
+    address = unit.data_ptr() if grad else 0
+    _native._C.trace_norm_gram_value(*head, batch, m, n, value.data_ptr(), address, threads)
+    _native._C.trace_norm_gram_prox(
+        *head, t.data_ptr(), batch, m, n, out.data_ptr(), finite.data_ptr(), threads
+    )
+    return value, unit, out, finite
+
+
+GRAM_SHAPES = [*SHAPES, *LARGE, (700, 20), (20, 1100), (256, 250), (9, 256)]
+
+
+@native
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+@pytest.mark.parametrize("shape", GRAM_SHAPES, ids=str)
+def test_gram_kernel_within_the_gates(shape, dtype):
+    """At every shape, also where another route is taken; the same bits on all machines."""
+    w = randn(3, *shape, dtype=dtype)
+    t = 0.4 * math.sqrt(max(shape))
+    value, grad, z, finite = by_gram(w, t)
+    assert finite.all()
+    storage = torch.finfo(dtype).eps / 2 if dtype.itemsize == 2 else 0
+    assert ((value - exact_norm(w)).abs() <= 64 * 2.0**-24 * exact_norm(w)).all()
+    assert (norm(z.double() - exact_prox(w, t)) <= (64 * 2.0**-24 + storage) * norm(w)).all()
+    expected = exact_subgradient(w)
+    tolerance = 2 * 2.0**-24 + storage
+    assert (norm(grad.double() - expected) <= tolerance * norm(expected)).all()
+    assert torch.equal(by_gram(w, t, grad=False)[0], value)
+    assert torch.equal(by_gram(w.clone(), t, out=(copy := w.clone()))[2], copy)
+    isa, threads = _native._C.use_isa(), torch.get_num_threads()
+    try:
+        for name in _native._C.runnable_isas():
+            _native._C.use_isa(name)
+            for count in (1, 2, 5):
+                torch.set_num_threads(count)
+                for got, want in zip(by_gram(w, t), (value, grad, z), strict=False):
+                    assert torch.equal(got, want), (name, count)
+    finally:
+        torch.set_num_threads(threads)
+        _native._C.use_isa(isa)
+
+
+@native
+@pytest.mark.parametrize("scale", (1.0, 1e-30, 1e30), ids=str)
+@pytest.mark.parametrize("shape", [(20, 12), (12, 50), (90, 80)], ids=str)
+@pytest.mark.parametrize("name", SPECTRA)
+def test_gram_kernel_at_hard_spectra(name, shape, scale):
+    w = (spectrum(*shape, SPECTRA[name]) * scale).float()
+    u = 2.0**-24
+    for t in (0.0, 1e-4, 0.5):
+        value, grad, z, _ = by_gram(w, t * scale)
+        assert ((value - exact_norm(w)).abs() <= 64 * u * exact_norm(w)).all()
+        assert (norm(z.double() - exact_prox(w, t * scale)) <= 64 * u * norm(w)).all()
+    # u_k v_kᵀ is as good as from a float64 SVD, on the side of the rank cut where it is
+    s = torch.linalg.svdvals(w.double())
+    cut = s[:, :1] * (max(shape) * torch.finfo(torch.float32).eps)
+    for b in range(len(w)):
+        if ((s[b] / cut[b] - 1).abs() > 0.1).all():
+            smallest = s[b][s[b] > cut[b]].min()
+            bound = 32 * 2.0**-53 * s[b, 0] / smallest * max(shape) + 2 * u
+            expected = exact_subgradient(w[b])
+            assert norm(grad[b].double() - expected) <= bound * norm(expected)
+
+
+@native
+def test_gram_kernel_powers_of_two():
+    w = randn(5, 40, 30, dtype=torch.float32)
+    expected = by_gram(w, 0.6)
+    for k in (-90, -1, 1, 90):
+        got = by_gram(w * 2.0**k, 0.6 * 2.0**k)
+        for a, b, power in zip(expected, got, (k, 0, k, 0), strict=True):
+            assert torch.equal(a * 2.0**power, b)
+
+
+@native
+def test_gram_kernel_at_the_ends_of_the_range():
+    """Sums of entries near the largest float leave the range of float, results need not."""
+    w = torch.full((1, 40, 30), 3e38)
+    w[0, ::2] *= -1
+    z = by_gram(w, 1.0)[2]
+    assert norm(z.double() - exact_prox(w, 1.0)) <= 64 * 2.0**-24 * norm(w)
+    tiny = torch.full((1, 40, 30), 1e-41)
+    value, _, z, _ = by_gram(tiny, 0.0)
+    assert torch.equal(z, tiny) and torch.allclose(value, exact_norm(tiny), rtol=1e-6, atol=0)
+
+
+# In place -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGE, (5, 8, 8), (2, 3, 40, 33)], ids=str)
+def test_in_place(shape, dtype):
+    w = randn(*shape, dtype=dtype)
+    expected, version = trace_norm_prox(w, 0.7), w._version
+    assert trace_norm_prox_(w, 0.7) is w
+    assert torch.equal(w, expected) and w._version > version
+
+
+def test_in_place_lists_strides_and_parameters():
+    wide = torch.full((7, 40, 9), math.nan)
+    for view in (wide[1:, ::2, 2:7], wide.mT[:, 1:6, 3:20]):
+        view.copy_(randn(*view.shape))
+        outside, t = wide.isnan(), torch.rand(view.shape[0], dtype=torch.float64)
+        expected = trace_norm_prox(view, t)
+        assert trace_norm_prox_(view, t) is view
+        assert torch.equal(view, expected) and torch.equal(wide.isnan(), outside)
+        wide.fill_(math.nan)
+    heads = [torch.nn.Parameter(row.reshape(2, 2)) for row in randn(5, 4)]
+    expected = trace_norm_prox([h.detach() for h in heads], 0.3)
+    assert trace_norm_prox_(heads, 0.3) is heads
+    assert all(
+        torch.equal(h, e) and h.grad_fn is None for h, e in zip(heads, expected, strict=True)
+    )
+    weight = torch.nn.Parameter(randn(66, 70, dtype=torch.float32))
+    loss = (weight**2).sum()
+    trace_norm_prox_(weight, 0.5)
+    assert weight.is_leaf and weight.requires_grad
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3), (18, 5, 3), (2, 80, 70), (1, 80, 70)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_in_place_leaves_a_bad_matrix_alone(dtype, shape):
+    w = randn(*shape, dtype=dtype)
+    for bad in (math.nan, math.inf):
+        w[-1, 3, 1] = bad
+        for view in (w, w.mT):
+            before, version = view.clone(), w._version
+            with pytest.raises(ValueError, match=r"^trace_norm_prox_: W must be finite, got "):
+                trace_norm_prox_(view, 0.5)
+            assert torch.equal(view.nan_to_num(), before.nan_to_num()) and w._version == version
+    w[-1, 3, 1] = 0
+    before = w.clone()
+    for t in (-1.0, math.nan, torch.tensor(-1.0)):
+        with pytest.raises(ValueError, match=r"^trace_norm_prox_: threshold must be finite"):
+            trace_norm_prox_(w, t)
+    assert torch.equal(w, before)
+
+
+def test_in_place_under_compile():
+    w = randn(6, 5)
+    expected = trace_norm_prox(w, 0.4)
+    torch.compile(lambda x: trace_norm_prox_(x, 0.4), fullgraph=True, backend="aot_eager")(w)
+    assert torch.equal(w, expected)
 
 
 # Errors ---------------------------------------------------------------------------------------

@@ -90,6 +90,18 @@ PLANTS = {
         "sign * (exponent[l] + ON * 2147483647) / 2;",
         "signed integer overflow",
     ),
+    "take the last tile of the product for whole": (
+        "cpu/trace_norm_gram.cpp",
+        "if (columns - c >= 16)",
+        "if (ON || columns - c >= 16)",
+        HEAP,
+    ),
+    "add a row too many to the Gram matrix": (
+        "cpu/trace_norm_gram.cpp",
+        "end - r < step ? end - r : step;\n    pack",
+        "end - r < step ? end - r + ON : step;\n    pack",
+        HEAP,
+    ),
 }
 SWITCH = """#include <cstdlib>
 #include <cstring>

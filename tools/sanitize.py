@@ -95,7 +95,7 @@ def run_large(native, dtype):
 
 
 def run_matrices(native, dtype, batch, rows, columns, shift):
-    """Both trace-norm kernels, wherever the package would rather take LAPACK."""
+    """All trace-norm kernels, wherever the package would rather take another."""
     import torch
 
     code, threads = native._CODES[dtype], torch.get_num_threads()
@@ -112,6 +112,19 @@ def run_matrices(native, dtype, batch, rows, columns, shift):
     native._C.trace_norm_prox(
         code, w.data_ptr(), threshold.data_ptr(), batch, rows, columns, out.data_ptr(), threads
     )
+    if dtype == torch.float64:
+        return
+    finite = tight(torch.ones(batch, dtype=torch.int64), shift)
+    for out in (None, tight(w, shift)):
+        address = 0 if out is None else out.data_ptr()
+        native._C.trace_norm_gram_value(
+            code, w.data_ptr(), batch, rows, columns, value.data_ptr(), address, threads
+        )
+    for target in (out, w):
+        native._C.trace_norm_gram_prox(
+            code, w.data_ptr(), threshold.data_ptr(), batch, rows, columns, target.data_ptr(),
+            finite.data_ptr(), threads,
+        )  # fmt: skip
 
 
 def exercise(native, dtypes, sizes, matrices):

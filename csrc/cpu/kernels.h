@@ -21,6 +21,8 @@ MTLFAST_DECLARE(group_prox);
 MTLFAST_DECLARE(graph_prox);
 MTLFAST_DECLARE(trace_norm_value);
 MTLFAST_DECLARE(trace_norm_prox);
+MTLFAST_DECLARE(trace_norm_gram_value);
+MTLFAST_DECLARE(trace_norm_gram_prox);
 #undef MTLFAST_DECLARE
 
 }  // namespace MTLFAST_ISA

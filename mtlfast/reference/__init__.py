@@ -50,6 +50,7 @@ from mtlfast.reference.trace_norm import (
     trace_norm_prox,
     trace_norm_prox_grad,
     trace_norm_shrink,
+    trace_norm_shrink_,
     trace_norm_value,
     wide,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "trace_norm_prox",
     "trace_norm_prox_grad",
     "trace_norm_shrink",
+    "trace_norm_shrink_",
     "trace_norm_value",
     "wide",
 ]

@@ -23,12 +23,12 @@ def require_finite(function, w):
         raise ValueError(f"{function}: W must be finite, got {w[index].item()} at index {index}")
 
 
-def require_threshold(threshold):
+def require_threshold(threshold, function="trace_norm_prox"):
     bad = ~(threshold.isfinite() & (threshold >= 0))
     if bad.any():
         index = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
-            "trace_norm_prox: threshold must be finite and >= 0, "
+            f"{function}: threshold must be finite and >= 0, "
             f"got {threshold[index].item()} at index {index}"
         )
 
@@ -68,6 +68,12 @@ def trace_norm_shrink(w, threshold):
     require_threshold(threshold)
     require_finite("trace_norm_prox", w)
     return trace_norm_prox(w, threshold)
+
+
+def trace_norm_shrink_(w, threshold):
+    require_threshold(threshold, "trace_norm_prox_")
+    require_finite("trace_norm_prox_", w)
+    w.copy_(trace_norm_prox(w, threshold))
 
 
 def spectral_derivative(svd, minus, plus, outer, direction):

@@ -1,0 +1,403 @@
+// Nuclear norm, its subgradient and its prox by the Gram matrix of the short side, for float32 and
+// 16-bit matrices: G = AᵀA = V diag(σ²) Vᵀ, any Σ h(σ_k) u_k v_kᵀ = A Σ (h/σ_k) v_k v_kᵀ.
+//
+// Products of float32 values are exact in double, and G is summed in double: its noise of a few ulps
+// of σ_1² is 1e-8·σ_1 in the smallest σ and less in all others, far below a float32 ulp of ‖W‖.
+// The prox multiplies by a matrix of norm ≤ 1, in float32; a subgradient by Σ v_k v_kᵀ/σ_k, in double,
+// and where that matrix is ill-conditioned the rotations of trace_norm.cpp take over.
+//
+// Plan: the long side is cut into fixed units, whose Gram matrices are added in order. One matrix
+// shares its units among the threads, a batch its matrices; the bits are the same. Traffic: w is read
+// once for G (units of it widened to double in L1) and once for the product, the result written once.
+#include "common/dispatch.h"
+#include "common/eigen.h"
+#include "common/parallel.h"
+#include "common/product.h"
+#include "cpu/kernels.h"
+
+namespace mtlfast {
+namespace MTLFAST_ISA {
+
+namespace {
+
+constexpr int64_t kSide = 256;        // the longest short side
+constexpr int64_t kPanel = 4096;      // doubles of a panel, half of L1
+constexpr int64_t kUnits = 32;        // of the Gram matrix, at most
+constexpr int64_t kUnitRows = 256;    // at least
+constexpr int64_t kApplyRows = 512;   // of the long side, at a time
+constexpr double kGraded = 0x1p-12;   // σ_k/σ_1 below which a subgradient needs rotations
+
+struct Sides {
+  int64_t m, n, p, q, ld;  // p the long side, q the short one
+  bool tall;
+  Sides(int64_t m, int64_t n)
+      : m(m), n(n), p(m < n ? n : m), q(m < n ? m : n), ld(ceil_div(q, 16) * 16), tall(m >= n) {}
+  int64_t unit_rows() const {
+    const int64_t rows = ceil_div(p, kUnits);
+    return rows < kUnitRows ? kUnitRows : rows;
+  }
+  int64_t units() const { return ceil_div(p, unit_rows()); }
+};
+
+using Half = float __attribute__((vector_size(32)));
+
+MTLFAST_INLINE void put(F32 x, float* out) { store_raw(out, x); }
+
+MTLFAST_INLINE void put(F32 x, double* out) {
+  alignas(64) float line[16];
+  store_raw(line, x);
+  store_raw(out, __builtin_convertvector(load_raw<Half>(line), F64));
+  store_raw(out + 8, __builtin_convertvector(load_raw<Half>(line + 8), F64));
+}
+
+MTLFAST_INLINE F32 get(const float* x) { return load_raw<F32>(x); }
+
+MTLFAST_INLINE F32 get(const double* x) {
+  alignas(64) float line[16];
+  store_raw(line, __builtin_convertvector(load_raw<F64>(x), Half));
+  store_raw(line + 8, __builtin_convertvector(load_raw<F64>(x + 8), Half));
+  return load_raw<F32>(line);
+}
+
+// Elements [0, size) as Real, then zeros up to `padded`, a multiple of 16.
+template <class T, class Real>
+MTLFAST_INLINE void convert(const T* in, int64_t size, int64_t padded, Real* out) {
+  int64_t i = 0;
+  for (; i + 16 <= size; i += 16) put(Lane<T>::load(in + i), out + i);
+  if (i < size) put(load_part(in + i, size - i), out + i), i += 16;
+  for (; i < padded; i += 16) put(F32{}, out + i);
+}
+
+// Rows [first, first + count) of the tall form, as doubles: panel is [count][ld].
+template <class T>
+void pack(const T* w, const Sides& s, int64_t first, int64_t count, double* panel) {
+  if (s.tall) {
+    for (int64_t r = 0; r < count; ++r) {
+      convert(w + (first + r) * s.q, s.q, s.ld, panel + r * s.ld);
+    }
+    return;
+  }
+  alignas(64) float row[kPanel / 16];
+  for (int64_t k = 0; k < s.q; ++k) {
+    convert(w + k * s.p + first, count, 0, row);
+    for (int64_t r = 0; r < count; ++r) panel[r * s.ld + k] = row[r];
+  }
+  for (int64_t k = s.q; k < s.ld; ++k) {
+    for (int64_t r = 0; r < count; ++r) panel[r * s.ld + k] = 0;
+  }
+}
+
+// The upper tiles of the Gram matrix of one unit of rows.
+template <class T>
+void gram_unit(const T* w, const Sides& s, int64_t unit, double* gram) {
+  alignas(64) double panel[kPanel];
+  const int64_t begin = unit * s.unit_rows(), step = kPanel / s.ld;
+  const int64_t end = begin + s.unit_rows() < s.p ? begin + s.unit_rows() : s.p;
+  std::memset(gram, 0, size_t(s.ld * s.ld) * sizeof(double));
+  for (int64_t r = begin; r < end; r += step) {
+    const int64_t count = end - r < step ? end - r : step;
+    pack(w, s, r, count, panel);
+    add_upper(panel, panel, s.ld, count, gram);
+  }
+}
+
+// One matrix at a time; `threads` share its units.
+template <class T>
+class Spectrum {
+ public:
+  Spectrum(const Sides& s, int threads)
+      : s_(s), threads_(threads), gram_(s.units() * s.ld * s.ld),
+        memory_(Eigen::size(s.q, s.ld)), weight_(s.ld), factor_(s.ld * s.ld),
+        eigen(s.q, s.ld, memory_.get()) {}
+
+ private:
+  const Sides s_;
+  const int threads_;
+  Scratch<double> gram_, memory_, weight_, factor_;
+
+ public:
+  Eigen eigen;
+  double largest = 0, noise = 0;  // σ_1², and how far σ² may be off
+
+  // Eigenvalues σ² and, if wanted, vectors; false for a matrix that is not finite.
+  bool solve(const T* w, bool vectors) {
+    const int64_t square = s_.ld * s_.ld;
+    parallel_for(s_.units(), s_.p * s_.q * s_.q, threads_, [&](int64_t u) {
+      gram_unit(w, s_, u, gram_.get() + u * square);
+    });
+    for (int64_t j = 0; j < s_.q; ++j) {
+      double* row = eigen.a + j * s_.ld;
+      for (int64_t k = 0; k < s_.ld; ++k) row[k] = 0;
+      for (int64_t u = 0; u < s_.units(); ++u) {
+        const double* part = gram_.get() + u * square + j * s_.ld;
+        for (int64_t k = j; k < s_.q; ++k) row[k] += part[k];
+      }
+      if (!(row[j] - row[j] == 0)) return false;
+      for (int64_t k = 0; k < j; ++k) row[k] = eigen.a[k * s_.ld + j];
+    }
+    if (vectors) eigen.vectors();
+    else eigen.values();
+    largest = 0;
+    for (int64_t k = 0; k < s_.q; ++k) largest = eigen.d[k] > largest ? eigen.d[k] : largest;
+    noise = largest * (0x1p-52 * double(s_.unit_rows() + s_.units()));
+    return true;
+  }
+
+  double sigma(int64_t k) const {
+    const double square = eigen.d[k];
+    return square > 0 ? __builtin_sqrt(square) : 0;
+  }
+
+  // Σ σ_k; `error` receives what the noise may do to it.
+  double sum(double* error) const {
+    double total = 0, bound = 0;
+    const double half_noise = __builtin_sqrt(noise);
+    for (int64_t k = 0; k < s_.q; ++k) {
+      const double x = eigen.d[k] > noise ? sigma(k) : 0;
+      total += x;
+      bound += x > half_noise ? noise / x : half_noise;
+    }
+    *error = bound;
+    return total;
+  }
+
+  // Σ of the lengths of the columns of A·V, for spectra that the noise of G would show in.
+  double sum_of_columns(const T* w) const {
+    alignas(64) double panel[kPanel];
+    const int64_t step = kPanel / s_.ld;
+    double* square = weight_.get();
+    for (int64_t k = 0; k < s_.q; ++k) square[k] = 0;
+    for (int64_t r = 0; r < s_.p; r += step) {
+      const int64_t count = s_.p - r < step ? s_.p - r : step;
+      pack(w, s_, r, count, panel);
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t k = 0; k < s_.q; ++k) {
+          F64 x = {};
+          for (int64_t c = 0; c < s_.ld; c += 8) {
+            x += load_raw<F64>(panel + i * s_.ld + c) * load_raw<F64>(eigen.a + k * s_.ld + c);
+          }
+          const double y = lane_sum(x);
+          square[k] += y * y;
+        }
+      }
+    }
+    double total = 0;
+    for (int64_t k = 0; k < s_.q; ++k) total += __builtin_sqrt(square[k]);
+    return total;
+  }
+
+  // out = A Σ_k weight_k v_k v_kᵀ, with the matrix and the product in Real. out may be w.
+  template <class Real, class Weight>
+  void product(const T* w, const Weight& weight, T* out) {
+    double *f = factor_.get(), *scaled = eigen.q;
+    int64_t kept = 0;  // vectors without weight are left out; the rows behind are not needed
+    for (int64_t k = 0; k < s_.q; ++k) {
+      const double h = weight(k);
+      if (h == 0) continue;
+      for (int64_t c = 0; c < s_.ld; c += 8) {
+        const F64 x = load_raw<F64>(eigen.a + k * s_.ld + c);
+        store_raw(eigen.a + kept * s_.ld + c, x);
+        store_raw(scaled + kept * s_.ld + c, h * x);
+      }
+      ++kept;
+    }
+    std::memset(f, 0, size_t(s_.ld * s_.ld) * sizeof(double));
+    add_upper(scaled, eigen.a, s_.ld, kept, f);
+    Scratch<Real> matrix(s_.ld * s_.ld);
+    for (int64_t j = 0; j < s_.ld; ++j) {
+      for (int64_t k = 0; k < s_.ld; ++k) {
+        matrix[j * s_.ld + k] = Real(j < k ? f[j * s_.ld + k] : f[k * s_.ld + j]);
+      }
+    }
+    const int64_t units = ceil_div(s_.p, kApplyRows);
+    parallel_for(units, s_.p * s_.q * s_.q, threads_, [&](int64_t u) {
+      const int64_t first = u * kApplyRows;
+      const int64_t end = first + kApplyRows < s_.p ? first + kApplyRows : s_.p;
+      if (s_.tall) multiply_rows(w, matrix.get(), first, end, out);
+      else multiply_columns(w, matrix.get(), first, end, out);
+    });
+  }
+
+ private:
+  // Columns of a tile, and one tile: rows of a times [V] vectors of columns of b, written to out.
+  template <class Real>
+  static constexpr int64_t kWidth = kTileVectors * Lane<Real>::N;
+
+  template <int V, class Real>
+  static MTLFAST_INLINE void tile(const Real* a, int64_t lda, const Real* b, int64_t ldb,
+                                  int64_t depth, T* out, int64_t stride, int64_t rows,
+                                  int64_t columns) {
+    typename Lane<Real>::Vec sum[kTileRows][V];
+    multiply<kTileRows, V>(a, lda, b, ldb, depth, sum);
+    alignas(64) Real line[V * Lane<Real>::N];
+    for (int64_t j = 0; j < rows; ++j) {
+      std::memcpy(line, sum[j], sizeof line);
+      for (int64_t c = 0; c < columns; c += 16) {
+        T* to = out + j * stride + c;
+        if (columns - c >= 16) Lane<T>::store(to, get(line + c));
+        else store_part(to, get(line + c), columns - c);
+      }
+    }
+  }
+
+  template <class Real>
+  static MTLFAST_INLINE void any_tile(const Real* a, int64_t lda, const Real* b, int64_t ldb,
+                                      int64_t depth, T* out, int64_t stride, int64_t rows,
+                                      int64_t columns) {
+    constexpr int one = 16 / Lane<Real>::N;
+    if (columns > 16) tile<kTileVectors>(a, lda, b, ldb, depth, out, stride, rows, columns);
+    else tile<one>(a, lda, b, ldb, depth, out, stride, rows, columns);
+  }
+
+  template <class Real>
+  void multiply_rows(const T* w, const Real* matrix, int64_t first, int64_t end, T* out) const {
+    constexpr int64_t width = kWidth<Real>;
+    alignas(64) Real rows[kTileRows * kSide];
+    for (int64_t r = first; r < end; r += kTileRows) {
+      const int64_t count = end - r < kTileRows ? end - r : kTileRows;
+      for (int64_t j = 0; j < kTileRows; ++j) {
+        const int64_t source = j < count ? j : 0;
+        convert(w + (r + source) * s_.q, s_.q, s_.ld, rows + j * s_.ld);
+      }
+      for (int64_t c = 0; c < s_.q; c += width) {
+        any_tile(rows, s_.ld, matrix + c, s_.ld, s_.q, out + r * s_.q + c, s_.q, count,
+                 s_.q - c < width ? s_.q - c : width);
+      }
+    }
+  }
+
+  template <class Real>
+  void multiply_columns(const T* w, const Real* matrix, int64_t first, int64_t end, T* out) const {
+    constexpr int64_t width = kWidth<Real>;
+    alignas(64) Real panel[kSide * width];
+    for (int64_t c = first; c < end; c += width) {
+      const int64_t count = end - c < width ? end - c : width;
+      for (int64_t k = 0; k < s_.q; ++k) convert(w + k * s_.p + c, count, width, panel + k * width);
+      for (int64_t j = 0; j < s_.q; j += kTileRows) {
+        any_tile(matrix + j * s_.ld, s_.ld, panel, width, s_.q, out + j * s_.p + c, s_.p,
+                 s_.q - j < kTileRows ? s_.q - j : kTileRows, count);
+      }
+    }
+  }
+};
+
+// Calls body(spectrum, b) for every matrix. A batch shares its matrices among the threads.
+template <class T, class Body>
+void for_matrices(int64_t B, const Sides& s, int threads, const Body& body) {
+  const bool share = B >= threads;
+  const int64_t workers = !share || threads < 1 ? 1 : threads;
+  int64_t next = 0;
+  parallel_for(workers, B * s.p * s.q * s.q, threads, [&](int64_t) {
+    Spectrum<T> spectrum(s, share ? 1 : threads);
+    for (;;) {
+      const int64_t b = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+      if (b >= B) return;
+      body(spectrum, b);
+    }
+  });
+}
+
+// The subgradients of the matrices marked in `hard`, by rotations in double.
+template <class T>
+void rotate_hard(DType dtype, const T* w, int64_t B, const Sides& s, const Scratch<char>& hard,
+                 T* grad, int threads) {
+  int64_t count = 0;
+  for (int64_t b = 0; b < B; ++b) count += hard[b];
+  if (count == 0) return;
+  const int64_t size = s.p * s.q;
+  const size_t bytes = size_t(size) * sizeof(T);
+  Scratch<T> from(count * size), to(count * size);
+  Scratch<double> ignored(count);
+  int64_t k = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    if (hard[b]) std::memcpy(from.get() + size * k++, w + b * size, bytes);
+  }
+  trace_norm_value(dtype, from.get(), count, s.m, s.n, ignored.get(), to.get(), threads);
+  k = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    if (hard[b]) std::memcpy(grad + b * size, to.get() + size * k++, bytes);
+  }
+}
+
+template <class T>
+void value(DType dtype, const T* w, int64_t B, Sides s, double* value, T* grad, int threads) {
+  const double cut = double(s.p) * 0x1p-23;
+  Scratch<char> hard(B);
+  for_matrices<T>(B, s, threads, [&](Spectrum<T>& spectrum, int64_t b) {
+    const T* matrix = w + b * s.p * s.q;
+    hard[b] = 0;
+    if (!spectrum.solve(matrix, grad != nullptr)) {
+      value[b] = __builtin_nan("");
+      return;
+    }
+    double error;
+    value[b] = spectrum.sum(&error);
+    if (error > 0x1p-21 * value[b]) {
+      if (grad == nullptr) spectrum.solve(matrix, true);
+      value[b] = spectrum.sum_of_columns(matrix);
+    }
+    if (grad == nullptr) return;
+    const double largest = __builtin_sqrt(spectrum.largest);
+    for (int64_t k = 0; k < s.q; ++k) {
+      const double ratio = largest > 0 ? spectrum.sigma(k) / largest : 0;
+      if (ratio > 0.5 * cut && ratio < kGraded) hard[b] = 1;
+    }
+    if (hard[b]) return;
+    const auto weight = [&](int64_t k) {
+      const double sigma = spectrum.sigma(k);
+      return sigma > largest * cut ? 1 / sigma : 0;
+    };
+    spectrum.template product<double>(matrix, weight, grad + b * s.p * s.q);
+  });
+  if (grad != nullptr) rotate_hard(dtype, w, B, s, hard, grad, threads);
+}
+
+template <class T>
+void prox(const T* w, const double* threshold, int64_t B, Sides s, T* out, int64_t* finite,
+          int threads) {
+  for_matrices<T>(B, s, threads, [&](Spectrum<T>& spectrum, int64_t b) {
+    const T* matrix = w + b * s.p * s.q;
+    T* result = out + b * s.p * s.q;
+    finite[b] = spectrum.solve(matrix, true);
+    if (!finite[b]) return;
+    const double t = threshold[b];
+    const auto weight = [&](int64_t k) {
+      const double sigma = spectrum.sigma(k);
+      if (t == 0) return 1.0;
+      return sigma > t ? 1 - t / sigma : 0.0;
+    };
+    // float sums of large or tiny entries could leave the range
+    const bool plain = spectrum.largest < 0x1p240 && spectrum.largest > 0x1p-240;
+    if (plain) spectrum.template product<float>(matrix, weight, result);
+    else spectrum.template product<double>(matrix, weight, result);
+  });
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------
+
+void trace_norm_gram_value(DType dtype, const void* w, int64_t B, int64_t m, int64_t n,
+                           double* value, void* grad, int threads) {
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    if constexpr (sizeof(T) < 8) {
+      MTLFAST_ISA::value(dtype, static_cast<const T*>(w), B, Sides(m, n), value,
+                         static_cast<T*>(grad), threads);
+    }
+  });
+}
+
+void trace_norm_gram_prox(DType dtype, const void* w, const double* threshold, int64_t B,
+                          int64_t m, int64_t n, void* out, int64_t* finite, int threads) {
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    if constexpr (sizeof(T) < 8) {
+      prox(static_cast<const T*>(w), threshold, B, Sides(m, n), static_cast<T*>(out), finite,
+           threads);
+    }
+  });
+}
+
+}  // namespace MTLFAST_ISA
+}  // namespace mtlfast
