@@ -290,7 +290,7 @@ def use_isa(name=""):
 def trace_norm_value(w, grad):
     matrices = w.reshape(-1, *w.shape[-2:]).contiguous() if w.numel() else w
     batch, rows, columns = matrices.shape if w.numel() else (0, 0, 0)
-    unit = torch.zeros(w.shape if grad else (0,), dtype=w.dtype)
+    unit = torch.empty(w.shape if grad else (0,), dtype=w.dtype)
     if not batch:
         return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype)), unit
     route = _spectral.route(batch, rows, columns, w.dtype, grad)

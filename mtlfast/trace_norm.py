@@ -40,18 +40,37 @@ class _Subgradient(torch.autograd.Function):
         return reference.trace_norm_hessian(w, upstream), None
 
 
+_LARGE = 1 << 16  # elements for which a look at the upstream gradient pays
+
+
+def _scale_(unit, upstream):
+    """``unit`` times ``upstream`` in place; a factor of 1 costs no pass over a large one."""
+    if unit.numel() > _LARGE and not torch.compiler.is_compiling() and (upstream == 1).all():
+        return unit
+    return unit.mul_(upstream[..., None, None])
+
+
 class _TraceNorm(torch.autograd.Function):
+    """The subgradient comes with the value and is kept for one backward, which scales it in place
+    and gives it away; a further backward computes it again from W.
+    """
+
     @staticmethod
     def forward(ctx, w):
-        value, unit = _ops.trace_norm_value(w, True)
-        ctx.save_for_backward(w, unit)
+        value, ctx.unit = _ops.trace_norm_value(w, True)
+        ctx.save_for_backward(w)
         return value
 
     @staticmethod
     def backward(ctx, upstream):
-        w, unit = ctx.saved_tensors
+        (w,) = ctx.saved_tensors
+        unit, ctx.unit = ctx.unit, None
+        if unit is None:
+            unit = _ops.trace_norm_value(w, True)[1]
         if wants_double_backward():
             unit = _Subgradient.apply(w, unit)
+        elif unit.dtype == upstream.dtype:
+            return _scale_(unit, upstream)
         return (upstream[..., None, None] * unit).to(w.dtype)
 
 

@@ -92,8 +92,8 @@ PLANTS = {
     ),
     "take the last tile of the product for whole": (
         "cpu/trace_norm_gram.cpp",
-        "if (columns - c >= 16)",
-        "if (ON || columns - c >= 16)",
+        "if (left >= 16)",
+        "if (ON || left >= 16)",
         HEAP,
     ),
     "add a row too many to the Gram matrix": (

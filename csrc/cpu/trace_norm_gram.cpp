@@ -50,13 +50,21 @@ MTLFAST_INLINE void put(F32 x, double* out) {
   store_raw(out + 8, __builtin_convertvector(load_raw<Half>(line + 8), F64));
 }
 
-MTLFAST_INLINE F32 get(const float* x) { return load_raw<F32>(x); }
+// Sixteen columns of a tile, in one vector or two, on their way out. A vector is not put together
+// from halves in memory where it can be helped: the load would wait for both stores.
+template <class T>
+MTLFAST_INLINE void emit(const F32* x, T* out) { Lane<T>::store(out, *x); }
 
-MTLFAST_INLINE F32 get(const double* x) {
+MTLFAST_INLINE void emit(const F64* x, float* out) {
+  store_raw(out, __builtin_convertvector(x[0], Half));
+  store_raw(out + 8, __builtin_convertvector(x[1], Half));
+}
+
+template <class T>
+MTLFAST_INLINE void emit(const F64* x, T* out) {
   alignas(64) float line[16];
-  store_raw(line, __builtin_convertvector(load_raw<F64>(x), Half));
-  store_raw(line + 8, __builtin_convertvector(load_raw<F64>(x + 8), Half));
-  return load_raw<F32>(line);
+  emit(x, line);
+  Lane<T>::store(out, load_raw<F32>(line));
 }
 
 // Elements [0, size) as Real, then zeros up to `padded`, a multiple of 16.
@@ -229,13 +237,18 @@ class Spectrum {
                                   int64_t columns) {
     typename Lane<Real>::Vec sum[kTileRows][V];
     multiply<kTileRows, V>(a, lda, b, ldb, depth, sum);
-    alignas(64) Real line[V * Lane<Real>::N];
+    constexpr int one = 16 / Lane<Real>::N;
     for (int64_t j = 0; j < rows; ++j) {
-      std::memcpy(line, sum[j], sizeof line);
-      for (int64_t c = 0; c < columns; c += 16) {
-        T* to = out + j * stride + c;
-        if (columns - c >= 16) Lane<T>::store(to, get(line + c));
-        else store_part(to, get(line + c), columns - c);
+      for (int v = 0; v < V; v += one) {
+        T* to = out + j * stride + v * Lane<Real>::N;
+        const int64_t left = columns - v * Lane<Real>::N;
+        if (left >= 16) {
+          emit(&sum[j][v], to);
+        } else {
+          T part[16];
+          emit(&sum[j][v], part);
+          for (int64_t l = 0; l < left; ++l) to[l] = part[l];
+        }
       }
     }
   }
