@@ -89,8 +89,13 @@ def pairwise_value(w):
     num_tasks, dim = w.shape
     real = real_dtype(w.dtype)
     if not w.numel():
-        return torch.zeros((), dtype=real), torch.zeros((2, dim), dtype=real)
-    value, mean = torch.empty((), dtype=real), torch.empty((2, dim), dtype=real)
+        return torch.zeros((), dtype=real, device="cpu"), torch.zeros(
+            (2, dim), dtype=real, device="cpu"
+        )
+    value, mean = (
+        torch.empty((), dtype=real, device="cpu"),
+        torch.empty((2, dim), dtype=real, device="cpu"),
+    )
     _C.pairwise_value(
         _CODES[w.dtype], w.data_ptr(), num_tasks, dim,
         value.data_ptr(), mean.data_ptr(), torch.get_num_threads(),
@@ -102,8 +107,8 @@ def pairwise_value_grad(w):
     w = w.contiguous()
     real = real_dtype(w.dtype)
     if not w.numel():
-        return torch.zeros((), dtype=real), torch.zeros_like(w)
-    value, grad = torch.empty((), dtype=real), empty_like(w)
+        return torch.zeros((), dtype=real, device="cpu"), torch.zeros_like(w)
+    value, grad = torch.empty((), dtype=real, device="cpu"), empty_like(w)
     _C.pairwise_value_grad(
         _CODES[w.dtype], w.data_ptr(), *w.shape,
         value.data_ptr(), grad.data_ptr(), torch.get_num_threads(),
@@ -207,7 +212,7 @@ def _value_and_grad(kernel, w, tensors, sizes, scale):
     """Value, and gradient times ``scale``; an empty gradient where ``scale`` is None."""
     w = w.contiguous()
     tensors = [t.contiguous() for t in tensors]
-    value = torch.zeros((), dtype=torch.float64)
+    value = torch.zeros((), dtype=torch.float64, device="cpu")
     grad = w.new_empty((0,)) if scale is None else torch.zeros_like(w)
     if w.numel() and all(t.numel() for t in tensors):
         kernel(
@@ -228,7 +233,7 @@ def group_value(w, ptr, member, scale):
 
 def edge_distance(w, src, dst):
     w, src, dst = w.contiguous(), src.contiguous(), dst.contiguous()
-    out = torch.zeros(src.shape, dtype=real_dtype(w.dtype))
+    out = torch.zeros(src.shape, dtype=real_dtype(w.dtype), device="cpu")
     if w.numel() and src.numel():
         _C.edge_distance(
             _CODES[w.dtype], w.data_ptr(), src.data_ptr(), dst.data_ptr(), src.shape[0],
@@ -240,7 +245,7 @@ def edge_distance(w, src, dst):
 def dense_distance(w):
     w = w.contiguous()
     num_tasks, dim = w.shape
-    out = torch.zeros((num_tasks, num_tasks), dtype=real_dtype(w.dtype))
+    out = torch.zeros((num_tasks, num_tasks), dtype=real_dtype(w.dtype), device="cpu")
     if w.numel():
         _C.dense_distance(
             _CODES[w.dtype], w.data_ptr(), num_tasks, dim, out.data_ptr(), torch.get_num_threads()
@@ -260,8 +265,8 @@ def group_prox(w, ptr, member, step):
 
 def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
     out = w.clone(memory_format=torch.contiguous_format)
-    count = torch.zeros(2, dtype=torch.int64)
-    residual = torch.zeros(1, dtype=torch.float64)
+    count = torch.zeros(2, dtype=torch.int64, device="cpu")
+    residual = torch.zeros(1, dtype=torch.float64, device="cpu")
     weight = weight.double()
     if w.numel() and col.numel():
         _C.graph_prox(
@@ -290,14 +295,14 @@ def use_isa(name=""):
 def trace_norm_value(w, grad):
     matrices = w.reshape(-1, *w.shape[-2:]).contiguous() if w.numel() else w
     batch, rows, columns = matrices.shape if w.numel() else (0, 0, 0)
-    unit = torch.empty(w.shape if grad else (0,), dtype=w.dtype)
+    unit = empty(w.shape if grad else (0,), w.dtype)
     if not batch:
-        return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype)), unit
+        return torch.zeros(w.shape[:-2], dtype=real_dtype(w.dtype), device="cpu"), unit
     route = _spectral.route(batch, rows, columns, w.dtype, grad)
     if route == "lapack":
         value = _spectral.trace_norm_value(matrices, unit.view_as(matrices) if grad else None)
     else:
-        value = torch.empty(batch, dtype=torch.float64)
+        value = torch.empty(batch, dtype=torch.float64, device="cpu")
         kernel = _C.trace_norm_value if route == "jacobi" else _C.trace_norm_gram_value
         kernel(
             _CODES[w.dtype], matrices.data_ptr(), batch, rows, columns,
@@ -318,7 +323,7 @@ def _shrink(matrices, threshold, result):
         result.data_ptr(),
     )  # fmt: skip
     if route == "gram":
-        finite = torch.empty(batch, dtype=torch.int64)
+        finite = torch.empty(batch, dtype=torch.int64, device="cpu")
         _C.trace_norm_gram_prox(*arguments, finite.data_ptr(), torch.get_num_threads())
         return bool(finite.all())
     if route == "jacobi":
@@ -331,7 +336,7 @@ def _shrink(matrices, threshold, result):
 
 def trace_norm_shrink(w, threshold):
     require_threshold(threshold)
-    out = torch.empty(w.shape, dtype=w.dtype)
+    out = empty_like(w)
     if w.numel():
         matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
         if not _shrink(matrices, threshold, out.view_as(matrices)):

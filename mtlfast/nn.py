@@ -8,14 +8,22 @@ tensors, as K rows.
 import torch
 from torch import nn
 
-from mtlfast._checks import as_rows, check_grad, check_number, check_reduction, rows_like
+from mtlfast._checks import (
+    as_rows,
+    check_grad,
+    check_number,
+    check_reduction,
+    check_writable,
+    rows_like,
+    write_rows_,
+)
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.task_linear import TaskLinear
-from mtlfast.trace_norm import trace_norm, trace_norm_prox
+from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
 __all__ = ["GramReg", "GraphReg", "PairwiseReg", "Regularizer", "Sum", "TaskLinear", "TraceNorm"]
 
@@ -259,6 +267,15 @@ class TraceNorm(Regularizer):
         step = check_number("TraceNorm.prox", "step", step)
         rows = trace_norm_prox(as_rows("TraceNorm.prox", W), step * self.strength)
         return rows_like(W, rows)
+
+    @torch.no_grad()
+    def prox_(self, W, step):
+        step = check_number("TraceNorm.prox_", "step", step)
+        check_writable("TraceNorm.prox_", "W", W)
+        rows = as_rows("TraceNorm.prox_", W)
+        trace_norm_prox_(rows, step * self.strength)
+        write_rows_(W, rows)
+        return W
 
 
 class Sum(Regularizer):

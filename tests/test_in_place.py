@@ -348,3 +348,21 @@ def test_memory_is_handed_out_by_one_thread_at_a_time():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@native
+def test_the_default_device_is_not_where_results_of_cpu_tensors_go():
+    W, graph = torch.randn(6, 4), TaskGraph.chain(6)
+    calls = [
+        lambda: pairwise_reg(W),
+        lambda: pairwise_prox(W, 0.1),
+        lambda: graph_reg(W, graph),
+        lambda: mtlfast.graph_prox(W, graph, 0.1),
+        lambda: mtlfast.trace_norm(W),
+        lambda: mtlfast.trace_norm_prox(W, 0.1),
+        lambda: graph_add_grad_(torch.zeros(6, 4, device="cpu"), W, graph),
+    ]
+    want = [call() for call in calls]
+    with torch.device("meta"):
+        got = [call() for call in calls]
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))

@@ -80,8 +80,8 @@ PLANTS = {
     ),
     "scratch one element short": (
         "cpu/graph_prox.cpp",
-        "diagonal_(K),",
-        "diagonal_(K - ON),",
+        "inverse_(K),",
+        "inverse_(K - ON),",
         HEAP,
     ),
     "add exponents in int": (
