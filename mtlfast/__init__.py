@@ -4,7 +4,7 @@ from mtlfast import nn, optim
 from mtlfast._config import build_info, show_config
 from mtlfast._native import FallbackWarning, release_memory
 from mtlfast.gram import LowRank, gram_reg
-from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
+from mtlfast.graph import graph_add_grad_, graph_prox, graph_prox_, graph_reg
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
@@ -19,6 +19,7 @@ __all__ = [
     "gram_reg",
     "graph_add_grad_",
     "graph_prox",
+    "graph_prox_",
     "graph_reg",
     "nn",
     "optim",

@@ -264,16 +264,18 @@ def group_prox(w, ptr, member, step):
 
 
 def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
-    out = w.clone(memory_format=torch.contiguous_format)
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        return w.clone()
+    out = empty_like(w)
     count = torch.zeros(2, dtype=torch.int64, device="cpu")
     residual = torch.zeros(1, dtype=torch.float64, device="cpu")
     weight = weight.double()
-    if w.numel() and col.numel():
-        _C.graph_prox(
-            _CODES[w.dtype], out.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
-            *w.shape, step, tol, max_iter, out.data_ptr(), count.data_ptr(), residual.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
+    _C.graph_prox(
+        _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+        *w.shape, step, tol, max_iter, out.data_ptr(), count.data_ptr(), residual.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
     iterations, indefinite = count.tolist()
     require_solved(indefinite, iterations, residual.item(), step, tol, max_iter)
     return out

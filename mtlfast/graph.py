@@ -9,6 +9,7 @@ from mtlfast._checks import (
     check_grad,
     check_number,
     check_reduction,
+    check_writable,
     rows_like,
     write_rows_,
 )
@@ -295,7 +296,7 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
               = (I + 4 \cdot step \cdot L)^{-1} W
 
     with L the Laplacian of (A + Aᵀ)/2, solved by conjugate gradients preconditioned by the
-    diagonal, all columns at once, in float64. Every column ends with
+    diagonal, many columns at once, in float64. Every column ends with
     ``‖w − (I + 4·step·L) z‖ ≤ tol·‖w‖``; since the matrix is ≥ I for A ≥ 0, that bounds the error
     of z as well, before it is rounded once to W's dtype. ``TaskGraph.groups`` has a closed form.
 
@@ -316,8 +317,8 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
             range; weights that require grad; negative weights that make the matrix indefinite.
         RuntimeError: ``tol`` was not reached in ``max_iter`` iterations.
 
-    Cost: one pass over the edges an iteration, five arrays ``[K, d]`` of float64; the number of
-    iterations grows with the square root of step times the largest degree.
+    Cost: one pass over the edges an iteration, five arrays ``[K, 32]`` of float64 or smaller; the
+    number of iterations grows with the square root of step times the largest degree.
     Deterministic: the same bits for any number of threads and any CPU.
 
     Example:
@@ -351,3 +352,42 @@ def _reference_prox(w, graph, step):
         return reference.group_prox(w, graph.group_ptr, graph.member, step)
     weight = graph.weight_as(real_dtype(w.dtype))
     return reference.graph_prox_dense(w, graph.row_ptr, graph.col, weight, step)
+
+
+@torch.no_grad()
+def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
+    r"""Writes :func:`graph_prox` of W into W.
+
+    .. math:: W \leftarrow (I + 4 \cdot step \cdot L)^{-1} W
+
+    Outside autograd, as an optimiser's step: W may be a parameter that requires grad, and weights
+    of the graph are taken as constants.
+
+    Args:
+        W: as in :func:`graph_prox`; changed in place, any strides.
+        graph, step, tol, max_iter: as in :func:`graph_prox`.
+
+    Returns:
+        W.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`graph_prox`; W is unchanged then.
+
+    Cost: that of :func:`graph_prox`, whose result is kept until it is known to be right, and a copy.
+    Deterministic: the bits of :func:`graph_prox`.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast import TaskGraph, graph_prox_
+        >>> W = torch.nn.Parameter(torch.tensor([[0.0], [3.0]]))
+        >>> graph_prox_(W, TaskGraph.chain(2), step=0.25) is W, W.tolist()
+        (True, [[1.0], [2.0]])
+
+    Source: as :func:`graph_prox`.
+    """
+    moved = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)
+    check_writable("graph_prox_", "W", W)
+    several = isinstance(W, (list, tuple))
+    for target, rows in zip(W, moved, strict=True) if several else [(W, moved)]:
+        target.copy_(rows)
+    return W

@@ -108,6 +108,33 @@ def test_the_prox_in_place_has_the_bits_of_the_prox(dtype, shape, layout):
     assert W._version > version or not W.numel()
 
 
+@every_dtype
+@pytest.mark.parametrize("layout", [torch.clone, strided])
+def test_the_prox_of_a_graph_in_place(dtype, layout):
+    W, graph = layout(torch.randn(30, 4).to(dtype)), graphs_of(30, dtype)["graph"]
+    want, version = mtlfast.graph_prox(W, graph, 0.3), W._version
+    assert mtlfast.graph_prox_(W.requires_grad_(), graph, 0.3) is W
+    assert bits(W.detach()) == bits(want)
+    assert W._version > version
+    rows = [row.clone() for row in want]
+    mtlfast.graph_prox_(rows, graph, 0.3)
+    assert bits(torch.stack(rows)) == bits(mtlfast.graph_prox(want, graph, 0.3))
+
+
+def test_a_prox_that_fails_leaves_w_as_it_was():
+    W, graph = torch.randn(30, 4), graphs_of(30, torch.float32)["graph"]
+    before = W.clone()
+    with pytest.raises(RuntimeError, match="graph_prox"):
+        mtlfast.graph_prox_(W, graph, 100.0, max_iter=1)
+    with pytest.raises(ValueError, match="graph_prox_: W must have memory of its own"):
+        mtlfast.graph_prox_(torch.zeros(1, 4).expand(30, 4), graph, 0.3)
+    W[0, 0] = torch.inf
+    before[0, 0] = torch.inf
+    with pytest.raises(ValueError, match="trace_norm_prox"):
+        nn.TraceNorm().prox_(W, 0.1)
+    assert torch.equal(W, before)
+
+
 def test_lists_of_parameters_are_changed_in_place():
     W = [torch.randn(3, requires_grad=True) for _ in range(4)]
     grad = [torch.ones(3) for _ in range(4)]
