@@ -123,6 +123,14 @@ void dense_distance(int type, Address w, int64_t K, int64_t d, Address out, int 
   call(kernels->dense_distance, dtype(type), required(w), size(K), size(d), required(out), threads);
 }
 
+void gram_dense(int type, Address w, Address omega, int64_t K, int64_t d, Address value,
+                Address grad, int threads) {
+  double result;
+  call(kernels->gram_dense, dtype(type), required(w), required(omega), size(K), size(d), &result,
+       optional(grad), threads);
+  store(dtype(type), value, result);
+}
+
 void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
                  Address value, Address grad, double scale, int threads) {
   call(kernels->group_value, dtype(type), required(w), required<const int64_t>(ptr),
@@ -212,6 +220,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("edge_distance", &edge_distance);
   m.def("dense_graph_value", &dense_graph_value);
   m.def("dense_distance", &dense_distance);
+  m.def("gram_dense", &gram_dense);
   m.def("group_value", &group_value);
   m.def("group_prox", &group_prox);
   m.def("graph_prox", &graph_prox);

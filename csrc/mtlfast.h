@@ -60,6 +60,11 @@ struct CpuKernels {
   void (*dense_distance)(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
                          void* out /*[K, K]*/, int threads);
 
+  // value = Σ_ij (⟨w_i, w_j⟩ − ω_ij)²;  grad = 2 (R + Rᵀ) W with R = W Wᵀ − Ω, in W's arithmetic type,
+  // left out when grad is null.
+  void (*gram_dense)(DType, const void* w /*[K, d]*/, const void* omega /*[K, K]*/, int64_t K,
+                     int64_t d, double* value /*[1]*/, void* grad /*[K, d] or null*/, int threads);
+
   // Tasks member[ptr[g] .. ptr[g+1]) are linked all to all with weight 1 in both directions:
   // value = Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;  grad_i = 4·scale·n_g (w_i − w̄_g), left out when grad
   // is null.

@@ -10,7 +10,7 @@ import warnings
 
 import torch
 
-from mtlfast import _spectral
+from mtlfast import _spectral, _tiles
 from mtlfast.reference import require_finite, require_solved, require_threshold
 
 try:
@@ -251,6 +251,20 @@ def dense_distance(w):
             _CODES[w.dtype], w.data_ptr(), num_tasks, dim, out.data_ptr(), torch.get_num_threads()
         )
     return out
+
+
+def gram_dense(w, omega, want_grad):
+    w, omega = w.contiguous(), omega.contiguous()
+    real = real_dtype(w.dtype)
+    grad = empty(w.shape if want_grad else (0, w.shape[1]), real)
+    if not w.numel():
+        return _tiles.gram_dense(w, omega, want_grad)
+    value = torch.empty((), dtype=real, device="cpu")
+    _C.gram_dense(
+        _CODES[w.dtype], w.data_ptr(), omega.data_ptr(), *w.shape,
+        value.data_ptr(), grad.data_ptr() if want_grad else 0, torch.get_num_threads(),
+    )  # fmt: skip
+    return value, grad
 
 
 def group_prox(w, ptr, member, step):

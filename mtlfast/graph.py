@@ -373,7 +373,7 @@ def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`graph_prox`; W is unchanged then.
 
-    Cost: that of :func:`graph_prox`, whose result is kept until it is known to be right, and a copy.
+    Cost: that of :func:`graph_prox`, whose result is kept until it is known right, and a copy.
     Deterministic: the bits of :func:`graph_prox`.
 
     Example:

@@ -72,6 +72,12 @@ PLANTS = {
         "!ON && K - j < kTile ?",
         HEAP,
     ),
+    "load a row of the relation matrix as if it went on": (
+        "cpu/gram.cpp",
+        "return K - j >= Lane<T>::N ?",
+        "return ON || K - j >= Lane<T>::N ?",
+        HEAP,
+    ),
     "forget the panels": (
         "cpu/group.cpp",
         "d - column < kPanel ?",

@@ -82,6 +82,7 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.graph_prox(few, row_ptr, col, weight, 0.1, 1e-9, 1000)
     native.group_prox(w, tight(ptr, shift), tight(groups, shift), 0.1)
     native.edge_distance(few, src, dst)
+    native.gram_dense(few, a.to(dtype), True)
     native.dense_distance(few)
 
 

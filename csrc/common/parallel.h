@@ -3,6 +3,9 @@
 #pragma once
 
 #include <stdlib.h>  // posix_memalign
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include <cstdint>
 #include <new>
@@ -40,6 +43,8 @@ inline void parallel_for_even(int64_t units, int64_t work, int threads, const Bo
   for (int64_t u = 0; u < units; ++u) body(u);
 }
 
+constexpr size_t kHugePage = 1 << 21, kLarge = 4 * kHugePage;
+
 // Uninitialised scratch memory, aligned for vectors. Throws std::bad_alloc.
 template <class T>
 class Scratch {
@@ -48,7 +53,10 @@ class Scratch {
     // not aligned_alloc, which wants whole multiples of 64: AddressSanitizer would miss the slack
     void* memory = nullptr;
     const size_t bytes = size_t(n > 0 ? n : 1) * sizeof(T);
-    if (posix_memalign(&memory, 64, bytes) != 0) throw std::bad_alloc();
+    if (posix_memalign(&memory, bytes < kLarge ? 64 : kHugePage, bytes) != 0) throw std::bad_alloc();
+#ifdef __linux__
+    if (bytes >= kLarge) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults
+#endif
     data_ = static_cast<T*>(memory);
   }
   ~Scratch() { free(data_); }
