@@ -7,5 +7,5 @@ build:    ; $(PYTHON) setup.py -q build_ext --inplace
 test:     ; $(PYTHON) -m pytest
 lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 sanitize: ; $(PYTHON) tools/sanitize.py
-bench:    ; $(PYTHON) benchmarks/overview.py
+bench:    ; $(PYTHON) benchmarks/run.py
 ci:       ; .ci/run
