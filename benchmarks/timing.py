@@ -51,28 +51,42 @@ def _seconds(call, repeats):
     return (time.perf_counter() - start) / repeats
 
 
-def measure(job, *, budget=3.0, most=41, least=3):
-    """name → seconds of each round; the ways take turns in a new order each round.
+SLOW = 20  # times the quickest: such a way leaves cold caches and sleeping threads behind
 
-    A way is given about ``budget`` seconds, and at least ``least`` rounds unless one alone takes
-    longer than that. Calls of microseconds are repeated within a round.
-    """
-    calls = dict(job.ways)
-    if job.floor is not None:
-        calls["floor"] = job.floor
-    once = {name: _seconds(call, 1) for name, call in calls.items()}
-    repeats = {name: max(1, min(200, int(2e-4 / t))) for name, t in once.items()}
+
+def _take_turns(calls, budget, most, least):
+    once = {name: min(_seconds(call, 1) for _ in range(2)) for name, call in calls.items()}
+    repeats = {name: max(1, min(200, int(1e-3 / t))) for name, t in once.items()}
     rounds = {
         name: 1 if t > budget else int(min(most, max(least, budget / (t * repeats[name]))))
         for name, t in once.items()
     }
     shuffle = random.Random(0)
     times = {name: [] for name in calls}
-    for number in range(max(rounds.values())):
+    for number in range(max(rounds.values(), default=0)):
         names = [name for name in calls if number < rounds[name]]
         shuffle.shuffle(names)
         for name in names:
             times[name].append(_seconds(calls[name], repeats[name]))
+    return times
+
+
+def measure(job, *, budget=3.0, most=41, least=3):
+    """name → seconds of each round; the ways take turns in a new order each round.
+
+    A way is given about ``budget`` seconds, and at least ``least`` rounds unless one alone takes
+    longer than that. Calls of microseconds are repeated within a round. Ways that are slower by far
+    take turns among themselves.
+    """
+    calls = dict(job.ways)
+    if job.floor is not None:
+        calls["floor"] = job.floor
+    once = {name: _seconds(call, 1) for name, call in calls.items()}
+    slow = {name for name, t in once.items() if t > SLOW * min(once.values()) + 1e-3}
+    times = _take_turns(
+        {name: call for name, call in calls.items() if name not in slow}, budget, most, least
+    )
+    times |= _take_turns({name: calls[name] for name in calls if name in slow}, budget, 7, least)
     for name, part in job.share.items():
         times[name] = [t / part for t in times[name]]
     return times

@@ -131,6 +131,13 @@ void gram_dense(int type, Address w, Address omega, int64_t K, int64_t d, Addres
   store(dtype(type), value, result);
 }
 
+void gram_edges(int type, Address w, Address row, Address col, Address values, int64_t K, int64_t d,
+                int64_t E, Address products, Address grad, int threads) {
+  call(kernels->gram_edges, dtype(type), required(w), required<const int64_t>(row),
+       required<const int64_t>(col), required<const double>(values), size(K), size(d), size(E),
+       required<double>(products), optional<double>(grad), threads);
+}
+
 void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
                  Address value, Address grad, double scale, int threads) {
   call(kernels->group_value, dtype(type), required(w), required<const int64_t>(ptr),
@@ -221,6 +228,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("dense_graph_value", &dense_graph_value);
   m.def("dense_distance", &dense_distance);
   m.def("gram_dense", &gram_dense);
+  m.def("gram_edges", &gram_edges);
   m.def("group_value", &group_value);
   m.def("group_prox", &group_prox);
   m.def("graph_prox", &graph_prox);

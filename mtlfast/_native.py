@@ -267,6 +267,26 @@ def gram_dense(w, omega, want_grad):
     return value, grad
 
 
+def gram_edges(w, row, col, values, want_grad):
+    if not (w.numel() and row.numel()) or row.numel() >= 2**31:
+        return _tiles.gram_edges(w, row, col, values, want_grad)
+    real = w.contiguous() if w.dtype == torch.float64 else w.float().contiguous()
+    row, col = row.contiguous(), col.contiguous()
+    v, x = values.double().contiguous(), empty(w.shape, torch.float64).copy_(w)
+    small = x.T @ x
+    products = empty(row.shape, torch.float64)
+    grad = empty(w.shape if want_grad else (0, w.shape[1]), torch.float64)
+    if want_grad:
+        torch.mm(x, 4 * small, out=grad)
+    del x
+    _C.gram_edges(
+        _CODES[real.dtype], real.data_ptr(), row.data_ptr(), col.data_ptr(), v.data_ptr(),
+        *w.shape, row.shape[0], products.data_ptr(), grad.data_ptr() if want_grad else 0,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return _tiles.edge_results(w, small, products, v, grad)
+
+
 def group_prox(w, ptr, member, step):
     out = w.clone(memory_format=torch.contiguous_format)
     if w.numel() and member.numel():

@@ -163,8 +163,8 @@ def _register_tiled():
         name = schema.partition("(")[0]
         _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         _library.impl(name, getattr(_tiles, name), "CompositeExplicitAutograd")
-        if name == "gram_dense" and not _native.missing:
-            _library.impl(name, _native.gram_dense, "CPU")
+        if name in ("gram_dense", "gram_edges") and not _native.missing:
+            _library.impl(name, getattr(_native, name), "CPU")
         torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
 
 

@@ -108,14 +108,19 @@ def gram_edges(w, row, col, values, want_grad):
     x, v = w.double(), values.double()
     products = _edge_products(x, row, col)
     small = x.T @ x
-    residual = products - v
-    elsewhere = (_square(small) - _square(products)).clamp(min=0)
     grad = x.new_empty((0, x.shape[1]))
     if want_grad:
-        grad = x @ small.mul_(4)
+        grad = x @ (4 * small)
         for index in (torch.stack([row, col]), torch.stack([col, row])):
             omega = torch.sparse_coo_tensor(index, v, (x.shape[0],) * 2, check_invariants=False)
             grad = torch.sparse.addmm(grad, omega, x, alpha=-2)
+    return edge_results(w, small, products, v, grad)
+
+
+def edge_results(w, small, products, v, grad):
+    """What :func:`gram_edges` returns, from WᵀW, the products at stored entries, and the gradient."""
+    residual = products - v
+    elsewhere = (_square(small) - _square(products)).clamp(min=0)
     return _real(elsewhere + _square(residual), w), _real(grad, w), _real(-2 * residual, w)
 
 

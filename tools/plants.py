@@ -78,6 +78,12 @@ PLANTS = {
         "return ON || K - j >= Lane<T>::N ?",
         HEAP,
     ),
+    "list an entry too many": (
+        "cpu/gram_edges.cpp",
+        "const int64_t end = lists.begin[i + 1],",
+        "const int64_t end = lists.begin[i + 1] + ON,",
+        HEAP,
+    ),
     "forget the panels": (
         "cpu/group.cpp",
         "d - column < kPanel ?",

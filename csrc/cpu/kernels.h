@@ -17,6 +17,7 @@ MTLFAST_DECLARE(edge_distance);
 MTLFAST_DECLARE(dense_graph_value);
 MTLFAST_DECLARE(dense_distance);
 MTLFAST_DECLARE(gram_dense);
+MTLFAST_DECLARE(gram_edges);
 MTLFAST_DECLARE(group_value);
 MTLFAST_DECLARE(group_prox);
 MTLFAST_DECLARE(graph_prox);

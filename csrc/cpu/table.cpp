@@ -9,10 +9,23 @@ namespace MTLFAST_ISA {
 
 extern const CpuKernels table;
 const CpuKernels table = {
-    MTLFAST_NAME(MTLFAST_ISA), pairwise_value, pairwise_value_grad, pairwise_affine, graph_value, edge_distance,
-    dense_graph_value,         dense_distance, gram_dense, group_value,     group_prox,  graph_prox,
-    trace_norm_value,          trace_norm_prox,
-    trace_norm_gram_value,     trace_norm_gram_prox,
+    MTLFAST_NAME(MTLFAST_ISA),
+    pairwise_value,
+    pairwise_value_grad,
+    pairwise_affine,
+    graph_value,
+    edge_distance,
+    dense_graph_value,
+    dense_distance,
+    gram_dense,
+    gram_edges,
+    group_value,
+    group_prox,
+    graph_prox,
+    trace_norm_value,
+    trace_norm_prox,
+    trace_norm_gram_value,
+    trace_norm_gram_prox,
 };
 
 }  // namespace MTLFAST_ISA
