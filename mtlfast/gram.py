@@ -228,11 +228,12 @@ def gram_reg(W, omega, *, reduction="sum"):
 
     Cost: dense O(K²·d), reading Ω once for value and gradient; sparse O(K·d² + E·d) for E stored
     entries, checked anew in each call; LowRank O(K·(d+r)²). Memory beyond the arguments and
-    gradients: W and its gradient in float64, and a few MiB (sparse: O(E); LowRank: [W F] twice).
+    gradients: dense up to eight gradients in float64, sparse W and its gradient in float64 and
+    O(E), LowRank [W F] twice.
     A second derivative, a torch.func transform or forward mode takes the plain formula, which for
     a dense Ω does make K×K temporaries. Sparse and LowRank forms synchronise an accelerator.
-    Deterministic: on the CPU, the same bits on every run with the same number of threads; the
-    matrix products are torch's, whose last bits may change with that number.
+    Deterministic: with a dense Ω on the CPU the same bits for any number of threads and any CPU;
+    the other forms use torch's matrix products, whose last bits may change with that number.
 
     Example:
         >>> import torch

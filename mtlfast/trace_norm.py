@@ -98,8 +98,8 @@ def trace_norm(W):
             (``trace_norm: W must be finite, got nan at index (0, 3, 1)``).
 
     Cost: O(m·n·min(m, n)) a matrix. When a gradient is needed it comes with the value, and is kept.
-    Deterministic: where min(m, n) ≤ 64 and the batch is not small, the same bits for any number of
-    threads, any CPU and any place in the batch; elsewhere as LAPACK is.
+    Deterministic: where min(m, n) ≤ 256 (float64: ≤ 64 in batches) the same bits for any number of
+    threads and any CPU; elsewhere as LAPACK is.
 
     Example:
         >>> import torch

@@ -276,7 +276,6 @@ CASES = [
         value_gate=32,
         grad_gate=16,
         extras=omega,
-        fixed_bits=False,
     ),
     Case(
         "gram_reg low rank",
@@ -297,7 +296,6 @@ CASES = [
         order_free=True,
         rows=False,
         largest=35_000,
-        fixed_bits=False,
         smooth=False,
         one_path=False,  # a gradient is worth float64 sweeps
     ),
@@ -311,7 +309,6 @@ CASES = [
         order_free=True,
         rows=False,
         largest=10_000,
-        fixed_bits=False,
         smooth=False,
         lists=False,
         one_path=False,
@@ -326,7 +323,6 @@ CASES = [
         prox=True,
         rows=False,
         largest=35_000,
-        fixed_bits=False,
     ),
     Case(
         "trace_norm_prox batch",
@@ -338,7 +334,6 @@ CASES = [
         prox=True,
         rows=False,
         largest=10_000,
-        fixed_bits=False,
         lists=False,
     ),
 ]

@@ -393,3 +393,71 @@ def test_the_default_device_is_not_where_results_of_cpu_tensors_go():
     with torch.device("meta"):
         got = [call() for call in calls]
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+# The optimiser --------------------------------------------------------------------------------
+
+
+def train(smooth, closure, *, proxes=True):
+    """W after a few steps on ½‖W − T‖² with a graph term, in the loss or added in place."""
+    generator = torch.Generator().manual_seed(3)
+    target = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    W = torch.nn.Parameter(torch.randn(6, 4, generator=generator, dtype=torch.float64))
+    relation = nn.GraphReg(TaskGraph.chain(6), 0.1) + nn.PairwiseReg(0.01)
+    options = {"smooth": {W: relation}} if smooth else {}
+    optimizer = mtlfast.optim.Proximal(
+        torch.optim.SGD([W], lr=0.1, momentum=0.5),
+        {W: nn.TraceNorm(0.05)} if proxes or not smooth else {},
+        **options,
+    )
+
+    def loss():
+        optimizer.zero_grad()
+        value = 0.5 * (W - target).square().sum()
+        value = value if smooth else value + relation(W)
+        value.backward()
+        return value
+
+    for _ in range(5):
+        if closure:
+            optimizer.step(loss)
+        else:
+            loss()
+            optimizer.step()
+    return W.detach()
+
+
+@pytest.mark.parametrize("closure", [False, True])
+def test_a_smooth_term_counts_as_if_it_stood_in_the_loss(closure):
+    torch.testing.assert_close(train(True, closure), train(False, closure))
+
+
+def test_smooth_terms_alone_need_no_prox():
+    assert train(True, False, proxes=False).isfinite().all()
+
+
+def test_a_smooth_term_moves_parameters_without_a_gradient_and_in_tuples():
+    heads = [torch.nn.Parameter(torch.full((2,), float(k))) for k in range(3)]
+    relation = nn.PairwiseReg(0.1)
+    optimizer = mtlfast.optim.Proximal(
+        torch.optim.SGD(heads, lr=0.1), {}, smooth={tuple(heads): relation}
+    )
+    optimizer.step()
+    rows = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    want = rows - 0.1 * 0.1 * 4 * 3 * (rows - 1)
+    torch.testing.assert_close(torch.stack(list(heads)).detach(), want)
+
+
+@pytest.mark.parametrize(
+    "smooth, error, words",
+    [
+        ({}, ValueError, "smooth must name at least one parameter, got none"),
+        ({"W": nn.PairwiseReg()}, TypeError, "keys of smooth must be parameters"),
+        ({torch.zeros(2, 2): nn.PairwiseReg()}, ValueError, "parameters in smooth must be the"),
+        ({torch.zeros(2, 2): 1.0}, TypeError, "values of smooth must be mtlfast.nn regularizers"),
+    ],
+)
+def test_a_bad_mapping_is_refused(smooth, error, words):
+    W = torch.nn.Parameter(torch.zeros(3, 2))
+    with pytest.raises(error, match=f"Proximal: .*{words}"):
+        mtlfast.optim.Proximal(torch.optim.SGD([W], lr=0.1), {}, smooth=smooth)
