@@ -118,7 +118,7 @@ def gram_edges(w, row, col, values, want_grad):
 
 
 def edge_results(w, small, products, v, grad):
-    """What :func:`gram_edges` returns, from WᵀW, the products at stored entries and the gradient."""
+    """What :func:`gram_edges` returns, from WᵀW, products at stored entries and the gradient."""
     residual = products - v
     elsewhere = (_square(small) - _square(products)).clamp(min=0)
     return _real(elsewhere + _square(residual), w), _real(grad, w), _real(-2 * residual, w)
