@@ -6,7 +6,7 @@ that names it, so that one build serves all.
 
 import sys
 
-HEAP = "heap-buffer-overflow"
+HEAP = "heap-buffer-overflow|unknown-crash"  # the latter for a vector across the end
 STACK = "stack-buffer-overflow|out of bounds|insufficient space"  # whichever check comes first
 
 # name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is
