@@ -40,7 +40,7 @@ def measure(name, way, threads=2, timeout=240):
 
 def main():
     import torch
-    from cases import CASES
+    from jobs import CASES
     from run import curve_case
 
     name, way, threads = sys.argv[1:]

@@ -23,7 +23,7 @@ import floor
 import jobs_pairwise
 import memory
 import torch
-from cases import CASES, OVERHEAD, TINY
+from jobs import CASES, OVERHEAD, TINY
 from timing import assert_equal, measure, medians
 
 import mtlfast

@@ -7,7 +7,7 @@ times the real sizes one after the other; ``run.py`` lets them take turns, which
 import functools
 
 import pytest
-from cases import CASES, TINY
+from jobs import CASES, TINY
 from plot import table
 from run import describe, error_curve, overheads, same_bits
 from timing import Job, assert_equal, measure, medians

@@ -73,7 +73,7 @@ def gram_dense(w, omega, want_grad):
 
 def gram_dense_omega_grad(w, omega, scale):
     """−2 · scale · (W Wᵀ − Ω) in Ω's dtype; nothing else of its size is made."""
-    x, factor = w.double(), 2 * scale.double()
+    x, factor = w.double().contiguous(), 2 * scale.double()
     grad = torch.empty_like(omega, memory_format=torch.contiguous_format)
     first, second = _Buffer(x), _Buffer(x)
     for i, j in _blocks(w):

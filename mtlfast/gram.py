@@ -232,8 +232,9 @@ def gram_reg(W, omega, *, reduction="sum"):
     O(E), LowRank [W F] twice.
     A second derivative, a torch.func transform or forward mode takes the plain formula, which for
     a dense Ω does make K×K temporaries. Sparse and LowRank forms synchronise an accelerator.
-    Deterministic: with a dense Ω on the CPU the same bits for any number of threads and any CPU;
-    the other forms use torch's matrix products, whose last bits may change with that number.
+    Deterministic: with a dense Ω on the CPU, value and gradient in W have the same bits for any
+    number of threads and any CPU; the gradient in Ω and the other forms use torch's matrix
+    products, whose last bits may change with that number.
 
     Example:
         >>> import torch
