@@ -1,5 +1,6 @@
 """Peak memory of one way of one case, on top of its arguments, in a process of its own."""
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ def peak(make, way):
     job.ways[way]()
     gc.collect()
     mtlfast.release_memory()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system, or it would not count
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
     before = _resident("VmRSS")
     job.ways[way]()

@@ -56,7 +56,7 @@ SLOW = 20  # times the quickest: such a way leaves cold caches and sleeping thre
 
 def _take_turns(calls, budget, most, least):
     once = {name: min(_seconds(call, 1) for _ in range(2)) for name, call in calls.items()}
-    repeats = {name: max(1, min(200, int(1e-3 / t))) for name, t in once.items()}
+    repeats = {name: max(1, min(200, int(4e-3 / t))) for name, t in once.items()}
     rounds = {
         name: 1 if t > budget else int(min(most, max(least, budget / (t * repeats[name]))))
         for name, t in once.items()

@@ -50,7 +50,7 @@ def real_dtype(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-_LARGE = 1 << 22  # bytes: below, the allocator of torch has warm memory at hand
+_LARGE = 1 << 21  # bytes: below, the allocator of torch has warm memory at hand
 
 
 def empty(shape, dtype):
@@ -70,7 +70,7 @@ def empty_like(w):
 def release_memory():
     """Gives the memory that is kept for the next large result back to the system.
 
-    Gradients and other results of 4 MiB and more lie in huge pages; up to two of them are kept
+    Gradients and other results of 2 MiB and more lie in huge pages; up to two of them are kept
     after they were freed, so that the next training step finds warm memory.
 
     Returns:

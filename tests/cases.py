@@ -276,6 +276,7 @@ CASES = [
         value_gate=32,
         grad_gate=16,
         extras=omega,
+        fixed_bits=False,  # the gradient in omega
     ),
     Case(
         "gram_reg low rank",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from mtlfast import LowRank, gram_reg
+from mtlfast import LowRank, _native, gram_reg
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Sparse"),
@@ -399,3 +399,20 @@ def test_no_k_by_k_temporary():
 
     assert growth("naive") > 1.0  # the measure sees such temporaries
     assert growth("ours") < 0.5
+
+
+@pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("K, d", [(5, 3), (130, 65), (700, 33)])
+def test_a_dense_omega_gives_the_same_bits_for_threads_and_instruction_sets(dtype, K, d):
+    W, omega = torch.randn(K, d).to(dtype), torch.randn(K, K).to(dtype)
+    seen = set()
+    for threads in (1, 2, 3):
+        for isa in _native.cpu_isas():
+            torch.set_num_threads(threads)
+            _native.use_isa(isa)
+            leaf = W.clone().requires_grad_()
+            value = gram_reg(leaf, omega)
+            value.backward()
+            seen.add((value.item(), str(leaf.grad.double().tolist())))
+    assert len(seen) == 1

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <stdlib.h>  // posix_memalign
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #include <cstdint>
 #include <new>
+
+#include "memory.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
@@ -43,29 +42,39 @@ inline void parallel_for_even(int64_t units, int64_t work, int threads, const Bo
   for (int64_t u = 0; u < units; ++u) body(u);
 }
 
-constexpr size_t kHugePage = 1 << 21, kLarge = 4 * kHugePage;
+constexpr size_t kLargeScratch = size_t(1) << 23;  // bytes
 
-// Uninitialised scratch memory, aligned for vectors. Throws std::bad_alloc.
+// Uninitialised scratch memory, aligned for vectors; large ones are used again (memory.h). Throws
+// std::bad_alloc.
 template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t n) {
-    // not aligned_alloc, which wants whole multiples of 64: AddressSanitizer would miss the slack
-    void* memory = nullptr;
     const size_t bytes = size_t(n > 0 ? n : 1) * sizeof(T);
-    if (posix_memalign(&memory, bytes < kLarge ? 64 : kHugePage, bytes) != 0) throw std::bad_alloc();
-#ifdef __linux__
-    if (bytes >= kLarge) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults
-#endif
+    void* memory = nullptr;
+    if (bytes >= kLargeScratch) {
+      large_ = new Memory(int64_t(bytes));
+      memory = large_->data();
+    } else if (posix_memalign(&memory, 64, bytes) != 0) {
+      // not aligned_alloc, which wants whole multiples of 64: AddressSanitizer would miss the slack
+      throw std::bad_alloc();
+    }
     data_ = static_cast<T*>(memory);
   }
-  ~Scratch() { free(data_); }
+  ~Scratch() {
+    if (large_ != nullptr) {
+      delete large_;
+    } else {
+      free(data_);
+    }
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   T* get() const { return data_; }
   T& operator[](int64_t i) const { return data_[i]; }
 
  private:
+  Memory* large_ = nullptr;
   T* data_;
 };
 

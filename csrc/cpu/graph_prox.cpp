@@ -77,8 +77,9 @@ class Solver {
  public:
   Solver(Graph graph, int64_t K, int64_t d, double step, int threads)
       : graph_(graph), edges_{graph.col, static_cast<const double*>(graph.weight), graph.row_ptr[K]},
-        chunks_(graph.row_ptr, K, d), K_(K), d_(d), factor_(2 * step), threads_(threads), b_(K * d),
-        x_(K * d), r_(K * d), p_(K * d), q_(K * d), inverse_(K), partial_(2 * chunks_.count * d),
+        chunks_(graph.row_ptr, K, d), K_(K), d_(d), factor_(2 * step), threads_(threads),
+        arrays_(5 * K * d), b_(arrays_.get()), x_(b_ + K * d), r_(x_ + K * d), p_(r_ + K * d),
+        q_(p_ + K * d), inverse_(K), partial_(2 * chunks_.count * d),
         norm_(d), alpha_(d), beta_(d), rz_(d), dot_(d) {}
 
   // Inverts the diagonal. False when it is not positive.
@@ -102,7 +103,7 @@ class Solver {
     d_ = d;
     for_rows([&](int64_t i, double* sum, double*) {
       const T* row = w + i * stride + column;
-      double *b = b_.get() + i * d_, *x = x_.get() + i * d_;
+      double *b = b_ + i * d_, *x = x_ + i * d_;
       for (int64_t j = 0; j < d_; ++j) {
         const double v = double(load_part(row + j, 1)[0]);
         b[j] = x[j] = v;
@@ -114,8 +115,8 @@ class Solver {
 
   // r = b − (I + 4·step·L) x; returns max over columns of ‖r‖/‖b‖ (columns that are not finite apart).
   double true_residual() {
-    for_edges(x_.get(), [&](int64_t k, int64_t n, const double* lx, double* sum) {
-      residual_row(n, factor_, lx, b_.get() + k, x_.get() + k, r_.get() + k, sum);
+    for_edges(x_, [&](int64_t k, int64_t n, const double* lx, double* sum) {
+      residual_row(n, factor_, lx, b_ + k, x_ + k, r_ + k, sum);
     });
     combine(dot_.get(), 0);
     return relative(dot_.get());
@@ -124,17 +125,17 @@ class Solver {
   // Conjugate gradients from the residual in r; returns the iterations taken, sets *indefinite.
   int64_t iterate(double tol, int64_t max_iter, bool* indefinite) {
     for_rows([&](int64_t i, double* sum, double*) {
-      weigh_row(d_, inverse_[i], r_.get() + i * d_, sum);
+      weigh_row(d_, inverse_[i], r_ + i * d_, sum);
       for (int64_t j = 0; j < d_; ++j) p_[i * d_ + j] = 0;
     });
     combine(rz_.get(), 0);
     for (int64_t j = 0; j < d_; ++j) beta_[j] = 0;
     for (int64_t iteration = 1; iteration <= max_iter; ++iteration) {
       for_rows([&](int64_t i, double*, double*) {
-        direction_row(d_, inverse_[i], beta_.get(), r_.get() + i * d_, p_.get() + i * d_);
+        direction_row(d_, inverse_[i], beta_.get(), r_ + i * d_, p_ + i * d_);
       });
-      for_edges(p_.get(), [&](int64_t k, int64_t n, const double* lp, double* sum) {
-        apply_row(n, factor_, lp, p_.get() + k, q_.get() + k, sum);
+      for_edges(p_, [&](int64_t k, int64_t n, const double* lp, double* sum) {
+        apply_row(n, factor_, lp, p_ + k, q_ + k, sum);
       });
       combine(dot_.get(), 0);
       for (int64_t j = 0; j < d_; ++j) {
@@ -146,8 +147,8 @@ class Solver {
       }
       for_rows([&](int64_t i, double* rr, double* rz) {
         const int64_t k = i * d_;
-        step_row(d_, alpha_.get(), p_.get() + k, q_.get() + k, x_.get() + k, r_.get() + k, rr);
-        weigh_row(d_, inverse_[i], r_.get() + k, rz);
+        step_row(d_, alpha_.get(), p_ + k, q_ + k, x_ + k, r_ + k, rr);
+        weigh_row(d_, inverse_[i], r_ + k, rz);
       });
       combine(dot_.get(), 0);
       const double residual = relative(dot_.get());
@@ -232,7 +233,8 @@ class Solver {
   int64_t K_, d_;
   double factor_;  // 2·step
   int threads_;
-  Scratch<double> b_, x_, r_, p_, q_;               // [K, d]
+  Scratch<double> arrays_;
+  double *b_, *x_, *r_, *p_, *q_;                   // [K, d]
   Scratch<double> inverse_;                         // [K], of the diagonal
   Scratch<double> partial_;                         // [chunks, 2, d]
   Scratch<double> norm_, alpha_, beta_, rz_, dot_;  // [d]; norm is ‖b‖²
