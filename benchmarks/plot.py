@@ -99,7 +99,7 @@ def table(data):
         "Written by `python benchmarks/run.py` from `results.json`; do not edit.",
         "",
         f"{machine['cpu']}, {machine['memory GiB']} GiB, {machine['config'][1].strip()}, torch "
-        f"{machine['torch']}, {machine['threads']} threads, float32, commit {machine['commit']}. "
+        f"{machine['torch']}, {machine['threads']} threads, float32; commits in results.json. "
         "Times are medians of rounds in which all ways take turns. A ratio is the other's time "
         "divided by mtlfast's; in brackets what was aimed at.",
         "",

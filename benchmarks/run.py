@@ -222,7 +222,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", type=float, default=2.5, help="seconds for each way")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="cases whose name contains this, no curves")
+    parser.add_argument("--only", default="", help="cases whose name contains this; curves")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: does it run?")
     parser.add_argument("--output", type=Path, default=RESULTS / "results.json")
     args = parser.parse_args()
@@ -248,7 +248,7 @@ def main():
         print(f"[{took:.0f} s] {line_of(case.name, cases[case.name])}", flush=True)
         mtlfast.release_memory()
         save()
-    if args.only:
+    if args.only and args.only != "curves":
         if output is not None and "time" in result:
             plot.main(output)
         return

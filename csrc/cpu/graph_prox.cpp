@@ -179,7 +179,7 @@ class Solver {
   // body(row, sums [d], other sums [d]) for all rows, in chunks.
   template <class Body>
   void for_rows(const Body& body) {
-    parallel_for_even(chunks_.count, K_ * d_, threads_, [&](int64_t c) {
+    parallel_for(chunks_.count, K_ * d_, threads_, [&](int64_t c) {
       double* sum = partial_.get() + 2 * c * d_;
       for (int64_t j = 0; j < 2 * d_; ++j) sum[j] = 0;
       const int64_t end = chunks_.first_row(c + 1);
@@ -190,7 +190,7 @@ class Solver {
   // body(element, columns, Σ_j s_ij (v_i − v_j), sums) for all rows and strips of columns.
   template <class Body>
   void for_edges(const double* v, const Body& body) {
-    parallel_for_even(chunks_.count, chunks_.work(d_), threads_, [&](int64_t c) {
+    parallel_for(chunks_.count, chunks_.work(d_), threads_, [&](int64_t c) {
       constexpr int64_t width = kPanelVectors * Lane<double>::N;
       alignas(64) double lv[width];
       double unused[Lane<double>::N] = {};
