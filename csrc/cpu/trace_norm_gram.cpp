@@ -9,9 +9,8 @@
 // Plan: the long side is cut into fixed units, whose Gram matrices are added in order. One matrix
 // shares its units among the threads, a batch its matrices; the bits are the same. Traffic: w is read
 // once for G (units of it widened to double in L1) and once for the product, the result written once.
-#include "common/dispatch.h"
+#include "common/batch.h"
 #include "common/eigen.h"
-#include "common/parallel.h"
 #include "common/product.h"
 #include "cpu/kernels.h"
 
@@ -25,7 +24,14 @@ constexpr int64_t kPanel = 4096;      // doubles of a panel, half of L1
 constexpr int64_t kUnits = 32;        // of the Gram matrix, at most
 constexpr int64_t kUnitRows = 256;    // at least
 constexpr int64_t kApplyRows = 512;   // of the long side, at a time
+constexpr int64_t kLanesBatch = 3, kLanesSide = 32;  // see by_lanes
 constexpr double kGraded = 0x1p-12;   // σ_k/σ_1 below which a subgradient needs rotations
+
+// Whether several matrices at once are faster: they take as long for three as for eight.
+bool by_lanes(int64_t B, int64_t m, int64_t n) {
+  const Shape s(m, n);
+  return B >= kLanesBatch && s.q <= kLanesSide && s.p <= 4 * s.q;
+}
 
 struct Sides {
   int64_t m, n, p, q, ld;  // p the long side, q the short one
@@ -310,28 +316,6 @@ void for_matrices(int64_t B, const Sides& s, int threads, const Body& body) {
   });
 }
 
-// The subgradients of the matrices marked in `hard`, by rotations in double.
-template <class T>
-void rotate_hard(DType dtype, const T* w, int64_t B, const Sides& s, const Scratch<char>& hard,
-                 T* grad, int threads) {
-  int64_t count = 0;
-  for (int64_t b = 0; b < B; ++b) count += hard[b];
-  if (count == 0) return;
-  const int64_t size = s.p * s.q;
-  const size_t bytes = size_t(size) * sizeof(T);
-  Scratch<T> from(count * size), to(count * size);
-  Scratch<double> ignored(count);
-  int64_t k = 0;
-  for (int64_t b = 0; b < B; ++b) {
-    if (hard[b]) std::memcpy(from.get() + size * k++, w + b * size, bytes);
-  }
-  trace_norm_value(dtype, from.get(), count, s.m, s.n, ignored.get(), to.get(), threads);
-  k = 0;
-  for (int64_t b = 0; b < B; ++b) {
-    if (hard[b]) std::memcpy(grad + b * size, to.get() + size * k++, bytes);
-  }
-}
-
 template <class T>
 void value(DType dtype, const T* w, int64_t B, Sides s, double* value, T* grad, int threads) {
   const double cut = double(s.p) * 0x1p-23;
@@ -362,7 +346,9 @@ void value(DType dtype, const T* w, int64_t B, Sides s, double* value, T* grad, 
     };
     spectrum.template product<double>(matrix, weight, grad + b * s.p * s.q);
   });
-  if (grad != nullptr) rotate_hard(dtype, w, B, s, hard, grad, threads);
+  if (grad != nullptr) {
+    by_rotations<T>(dtype, w, B, Shape(s.m, s.n), hard, nullptr, grad, threads);
+  }
 }
 
 template <class T>
@@ -392,6 +378,7 @@ void prox(const T* w, const double* threshold, int64_t B, Sides s, T* out, int64
 
 void trace_norm_gram_value(DType dtype, const void* w, int64_t B, int64_t m, int64_t n,
                            double* value, void* grad, int threads) {
+  if (by_lanes(B, m, n)) return trace_norm_lanes_value(dtype, w, B, m, n, value, grad, threads);
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     if constexpr (sizeof(T) < 8) {
@@ -403,6 +390,9 @@ void trace_norm_gram_value(DType dtype, const void* w, int64_t B, int64_t m, int
 
 void trace_norm_gram_prox(DType dtype, const void* w, const double* threshold, int64_t B,
                           int64_t m, int64_t n, void* out, int64_t* finite, int threads) {
+  if (by_lanes(B, m, n)) {
+    return trace_norm_lanes_prox(dtype, w, threshold, B, m, n, out, finite, threads);
+  }
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     if constexpr (sizeof(T) < 8) {
