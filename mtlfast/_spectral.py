@@ -30,7 +30,7 @@ def route(batch, rows, columns, dtype, grad=False):
         return "jacobi" if short <= 64 and jacobi <= lapack else "lapack"
     if short > _LARGEST:
         return "lapack"
-    return "jacobi" if short <= (16 if grad else 32) and long <= 4 * short else "gram"
+    return "jacobi" if short <= (4 if grad else 8) and long <= 4 * short else "gram"
 
 
 def _tall(w):

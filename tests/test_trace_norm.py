@@ -72,6 +72,13 @@ def test_prox_is_optimal(shape, dtype):
         assert (gap.abs() <= slack * (norm(z) + t * math.sqrt(min(shape)))).all()
 
 
+def even_slack(dtype):
+    """Rounding of a subgradient: its last multiplication may be in float32 for σ_1 ≤ 4σ_min."""
+    return {torch.float64: 2 * unit(dtype), torch.float32: 8 * unit(dtype)}.get(
+        dtype, torch.finfo(dtype).eps
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES + LARGE, ids=str)
 def test_gradient_is_the_subgradient_times_upstream(shape, dtype):
@@ -83,7 +90,7 @@ def test_gradient_is_the_subgradient_times_upstream(shape, dtype):
     assert grad.dtype == dtype
     # u_k v_kᵀ moves by the relative size of what was rounded away, over σ_min/σ_max
     s = torch.linalg.svdvals(w.detach().double())
-    bound = 32 * 2.0**-53 * s[:, 0] / s[:, -1] * max(shape) + torch.finfo(dtype).eps
+    bound = 32 * 2.0**-53 * s[:, 0] / s[:, -1] * max(shape) + even_slack(dtype)
     assert (norm(grad.double() - expected) <= bound * norm(expected) + 1e-300).all()
 
 
@@ -260,14 +267,20 @@ def by_gram(w, t, grad=True, out=None):
 
 
 GRAM_SHAPES = [*SHAPES, *LARGE, (700, 20), (20, 1100), (256, 250), (9, 256)]
+LANES_SHAPES = [(17, 17), (33, 48), (48, 128), (24, 240), (6, 1000)]
 
 
 @native
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
-@pytest.mark.parametrize("shape", GRAM_SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(3, *shape) for shape in GRAM_SHAPES] + [(11, *shape) for shape in SHAPES + LANES_SHAPES],
+    ids=str,
+)
 def test_gram_kernel_within_the_gates(shape, dtype):
     """At every shape, also where another route is taken; the same bits on all machines."""
-    w = randn(3, *shape, dtype=dtype)
+    w = randn(*shape, dtype=dtype)
+    shape = shape[1:]
     t = 0.4 * math.sqrt(max(shape))
     value, grad, z, finite = by_gram(w, t)
     assert finite.all()
@@ -275,7 +288,7 @@ def test_gram_kernel_within_the_gates(shape, dtype):
     assert ((value - exact_norm(w)).abs() <= 64 * 2.0**-24 * exact_norm(w)).all()
     assert (norm(z.double() - exact_prox(w, t)) <= (64 * 2.0**-24 + storage) * norm(w)).all()
     expected = exact_subgradient(w)
-    tolerance = 2 * 2.0**-24 + storage
+    tolerance = 8 * 2.0**-24 + storage
     assert (norm(grad.double() - expected) <= tolerance * norm(expected)).all()
     assert torch.equal(by_gram(w, t, grad=False)[0], value)
     assert torch.equal(by_gram(w.clone(), t, out=(copy := w.clone()))[2], copy)
@@ -294,7 +307,7 @@ def test_gram_kernel_within_the_gates(shape, dtype):
 
 @native
 @pytest.mark.parametrize("scale", (1.0, 1e-30, 1e30), ids=str)
-@pytest.mark.parametrize("shape", [(20, 12), (12, 50), (90, 80)], ids=str)
+@pytest.mark.parametrize("shape", [(20, 12), (12, 50), (40, 33), (90, 80)], ids=str)
 @pytest.mark.parametrize("name", SPECTRA)
 def test_gram_kernel_at_hard_spectra(name, shape, scale):
     w = (spectrum(*shape, SPECTRA[name]) * scale).float()
@@ -309,7 +322,7 @@ def test_gram_kernel_at_hard_spectra(name, shape, scale):
     for b in range(len(w)):
         if ((s[b] / cut[b] - 1).abs() > 0.1).all():
             smallest = s[b][s[b] > cut[b]].min()
-            bound = 32 * 2.0**-53 * s[b, 0] / smallest * max(shape) + 2 * u
+            bound = 32 * 2.0**-53 * s[b, 0] / smallest * max(shape) + 8 * u
             expected = exact_subgradient(w[b])
             assert norm(grad[b].double() - expected) <= bound * norm(expected)
 

@@ -5,7 +5,6 @@
 #include "common/dispatch.h"
 #include "common/jacobi.h"
 #include "common/parallel.h"
-#include "cpu/kernels.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
@@ -129,32 +128,6 @@ void for_groups(int64_t B, Shape s, int threads, const Body& body) {
       body(group, g * N, B - g * N < N ? B - g * N : N);
     }
   });
-}
-
-// Values or subgradients of the matrices that are marked, by the rotations of trace_norm.cpp.
-template <class T>
-void by_rotations(DType dtype, const T* w, int64_t B, Shape s, const Scratch<char>& marked,
-                  double* value, T* grad, int threads) {
-  int64_t count = 0;
-  for (int64_t b = 0; b < B; ++b) count += marked[b] != 0;
-  if (count == 0) return;
-  const int64_t size = s.p * s.q;
-  const size_t bytes = size_t(size) * sizeof(T);
-  Scratch<T> from(count * size), to(grad != nullptr ? count * size : 0);
-  Scratch<double> norm(count);
-  int64_t k = 0;
-  for (int64_t b = 0; b < B; ++b) {
-    if (marked[b]) std::memcpy(from.get() + size * k++, w + b * size, bytes);
-  }
-  trace_norm_value(dtype, from.get(), count, s.m, s.n, norm.get(),
-                   grad != nullptr ? to.get() : nullptr, threads);
-  k = 0;
-  for (int64_t b = 0; b < B; ++b) {
-    if (!marked[b]) continue;
-    if (value != nullptr) value[b] = norm[k];
-    if (grad != nullptr) std::memcpy(grad + b * size, to.get() + size * k, bytes);
-    ++k;
-  }
 }
 
 }  // namespace MTLFAST_ISA

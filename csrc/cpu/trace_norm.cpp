@@ -119,6 +119,31 @@ void prox(const T* w, const double* threshold, int64_t B, Shape s, T* out, int t
   });
 }
 
+template <class T>
+void marked_ones(DType dtype, const T* w, int64_t B, Shape s, const char* marked, double* value,
+                 T* grad, int threads) {
+  int64_t count = 0;
+  for (int64_t b = 0; b < B; ++b) count += marked[b] != 0;
+  if (count == 0) return;
+  const int64_t size = s.p * s.q;
+  const size_t bytes = size_t(size) * sizeof(T);
+  Scratch<T> from(count * size), to(grad != nullptr ? count * size : 0);
+  Scratch<double> norm(count);
+  int64_t k = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    if (marked[b]) std::memcpy(from.get() + size * k++, w + b * size, bytes);
+  }
+  trace_norm_value(dtype, from.get(), count, s.m, s.n, norm.get(),
+                   grad != nullptr ? to.get() : nullptr, threads);
+  k = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    if (!marked[b]) continue;
+    if (value != nullptr) value[b] = norm[k];
+    if (grad != nullptr) std::memcpy(grad + b * size, to.get() + size * k, bytes);
+    ++k;
+  }
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------
@@ -138,6 +163,15 @@ void trace_norm_prox(DType dtype, const void* w, const double* threshold, int64_
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     prox(static_cast<const T*>(w), threshold, B, Shape(m, n), static_cast<T*>(out), threads);
+  });
+}
+
+void trace_norm_marked(DType dtype, const void* w, int64_t B, int64_t m, int64_t n,
+                       const char* marked, double* value, void* grad, int threads) {
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    marked_ones(dtype, static_cast<const T*>(w), B, Shape(m, n), marked, value,
+                static_cast<T*>(grad), threads);
   });
 }
 

@@ -3,8 +3,9 @@
 //
 // Products of float32 values are exact in double, and G is summed in double: its noise of a few ulps
 // of σ_1² is 1e-8·σ_1 in the smallest σ and less in all others, far below a float32 ulp of ‖W‖.
-// The prox multiplies by a matrix of norm ≤ 1, in float32; a subgradient by Σ v_k v_kᵀ/σ_k, in double,
-// and where that matrix is ill-conditioned the rotations of trace_norm.cpp take over.
+// The prox multiplies by a matrix of norm ≤ 1, in float32. A subgradient multiplies by Σ v_k v_kᵀ/σ_k:
+// in float32 where that matrix has a condition of at most 4, else in double; where it is
+// ill-conditioned the rotations of trace_norm.cpp take over.
 //
 // Plan: the long side is cut into fixed units, whose Gram matrices are added in order. One matrix
 // shares its units among the threads, a batch its matrices; the bits are the same. Traffic: w is read
@@ -24,13 +25,16 @@ constexpr int64_t kPanel = 4096;      // doubles of a panel, half of L1
 constexpr int64_t kUnits = 32;        // of the Gram matrix, at most
 constexpr int64_t kUnitRows = 256;    // at least
 constexpr int64_t kApplyRows = 512;   // of the long side, at a time
-constexpr int64_t kLanesBatch = 3, kLanesSide = 32;  // see by_lanes
+constexpr int64_t kAlwaysLanes = 16, kLanesBatch = 6, kLanesSide = 48, kLanesSize = 6144;  // see by_lanes
+constexpr double kEven = 0x1p-2;      // σ_k/σ_1 above which a subgradient may be taken in float
 constexpr double kGraded = 0x1p-12;   // σ_k/σ_1 below which a subgradient needs rotations
 
-// Whether several matrices at once are faster: they take as long for three as for eight.
+// Whether eight matrices at once are faster: a group takes as long for one as for eight, which does not
+// matter where it is short, and should live in L2.
 bool by_lanes(int64_t B, int64_t m, int64_t n) {
   const Shape s(m, n);
-  return B >= kLanesBatch && s.q <= kLanesSide && s.p <= 4 * s.q;
+  if (s.q > kLanesSide || s.p * s.q > kLanesSize) return false;
+  return s.q <= kAlwaysLanes || B >= kLanesBatch;
 }
 
 struct Sides {
@@ -156,6 +160,9 @@ class Spectrum {
     noise = largest * (0x1p-52 * double(s_.unit_rows() + s_.units()));
     return true;
   }
+
+  // Whether float holds sums of products with the matrix, also where they are large or tiny.
+  bool in_float_range() const { return largest < 0x1p240 && largest > 0x1p-240; }
 
   double sigma(int64_t k) const {
     const double square = eigen.d[k];
@@ -335,19 +342,26 @@ void value(DType dtype, const T* w, int64_t B, Sides s, double* value, T* grad, 
     }
     if (grad == nullptr) return;
     const double largest = __builtin_sqrt(spectrum.largest);
+    double smallest = 1;  // σ_k/σ_1
     for (int64_t k = 0; k < s.q; ++k) {
       const double ratio = largest > 0 ? spectrum.sigma(k) / largest : 0;
       if (ratio > 0.5 * cut && ratio < kGraded) hard[b] = 1;
+      smallest = ratio < smallest ? ratio : smallest;
     }
     if (hard[b]) return;
     const auto weight = [&](int64_t k) {
       const double sigma = spectrum.sigma(k);
       return sigma > largest * cut ? 1 / sigma : 0;
     };
-    spectrum.template product<double>(matrix, weight, grad + b * s.p * s.q);
+    T* result = grad + b * s.p * s.q;
+    if (smallest > kEven && spectrum.in_float_range()) {
+      spectrum.template product<float>(matrix, weight, result);
+    } else {
+      spectrum.template product<double>(matrix, weight, result);
+    }
   });
   if (grad != nullptr) {
-    by_rotations<T>(dtype, w, B, Shape(s.m, s.n), hard, nullptr, grad, threads);
+    trace_norm_marked(dtype, w, B, s.m, s.n, hard.get(), nullptr, grad, threads);
   }
 }
 
@@ -365,9 +379,7 @@ void prox(const T* w, const double* threshold, int64_t B, Sides s, T* out, int64
       if (t == 0) return 1.0;
       return sigma > t ? 1 - t / sigma : 0.0;
     };
-    // float sums of large or tiny entries could leave the range
-    const bool plain = spectrum.largest < 0x1p240 && spectrum.largest > 0x1p-240;
-    if (plain) spectrum.template product<float>(matrix, weight, result);
+    if (spectrum.in_float_range()) spectrum.template product<float>(matrix, weight, result);
     else spectrum.template product<double>(matrix, weight, result);
   });
 }

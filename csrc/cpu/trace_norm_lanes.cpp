@@ -114,8 +114,23 @@ void value(DType dtype, const T* w, int64_t B, Shape s, double* value, T* grad, 
     g.multiply([&](F64 sigma) { return sigma > cut * g.largest ? 1 / sigma : F64{}; });
     store_group<T, double>(g.a, count, s, grad + first * size);
   });
-  by_rotations<T>(dtype, w, B, s, uncertain, value, nullptr, threads);
-  if (grad != nullptr) by_rotations<T>(dtype, w, B, s, hard, nullptr, grad, threads);
+  trace_norm_marked(dtype, w, B, s.m, s.n, uncertain.get(), value, nullptr, threads);
+  if (grad == nullptr) return;
+  trace_norm_marked(dtype, w, B, s.m, s.n, hard.get(), nullptr, grad, threads);
+}
+
+// Where a matrix is not finite, w is left as it is.
+template <class T>
+void store_finite(const F64* group, const Scaling<double>& scaling, int64_t count, Shape s, T* w) {
+  const int64_t size = s.p * s.q;
+  bool all_finite = true;
+  for (int64_t l = 0; l < count; ++l) all_finite &= scaling.finite[l];
+  if (all_finite) return store_group<T, double>(group, count, s, w);
+  Scratch<T> all(count * size);
+  store_group<T, double>(group, count, s, all.get());
+  for (int64_t l = 0; l < count; ++l) {
+    if (scaling.finite[l]) std::memcpy(w + l * size, all.get() + l * size, size * sizeof(T));
+  }
 }
 
 template <class T>
@@ -137,11 +152,7 @@ void prox(const T* w, const double* threshold, int64_t B, Shape s, T* out, int64
       return t == F64{} ? one : (sigma > t ? one - t / sigma : F64{});
     });
     scaling.apply(g.a, size, 1);
-    for (int64_t l = 0; l < count; ++l) {
-      if (scaling.finite[l]) continue;
-      for (int64_t i = 0; i < size; ++i) g.a[i][l] = __builtin_nan("");
-    }
-    store_group<T, double>(g.a, count, s, out + first * size);
+    store_finite(g.a, scaling, count, s, out + first * size);
   });
 }
 
