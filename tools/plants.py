@@ -97,7 +97,7 @@ PLANTS = {
         HEAP,
     ),
     "add exponents in int": (
-        "cpu/trace_norm.cpp",
+        "common/batch.h",
         "sign * exponent[l] / 2;",
         "sign * (exponent[l] + ON * 2147483647) / 2;",
         "signed integer overflow",

@@ -12,7 +12,7 @@
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kStreamBytes = int64_t(1) << 26;  // more than the last cache of most machines
+constexpr int64_t kStreamBytes = int64_t(3) << 23;  // with the input, more than the last cache
 
 #if defined(__AVX512F__)
 using Chunk = __m512i;
