@@ -216,8 +216,9 @@ def gram_reg(W, omega, *, reduction="sum"):
 
     Returns:
         A scalar: float64 for float64 input, else float32. Gradients have W's dtype. NaN and Inf
-        give NaN or Inf. Sums are taken in float64. A dense Ω is compared entry by entry and is
-        exact near W Wᵀ = Ω; so is LowRank, by a QR factorisation of [W F] there. With a sparse Ω,
+        give NaN or Inf. Sums are taken in float64. A dense Ω is compared entry by entry wherever an
+        expanded square would lose digits, so the result is exact near W Wᵀ = Ω; so is LowRank, by
+        a QR factorisation of [W F] there. With a sparse Ω,
         stored entries are compared and the rest is a difference of sums: absolute error about
         1e-15·‖W Wᵀ‖².
 

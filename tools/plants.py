@@ -73,9 +73,15 @@ PLANTS = {
         HEAP,
     ),
     "load a row of the relation matrix as if it went on": (
-        "cpu/gram.cpp",
+        "cpu/gram_tiles.h",
         "return K - j >= Lane<T>::N ?",
         "return ON || K - j >= Lane<T>::N ?",
+        HEAP,
+    ),
+    "store the last block of tasks for whole": (
+        "cpu/gram.cpp",
+        "K_ - I * kTile < kTile ?",
+        "!ON && K_ - I * kTile < kTile ?",
         HEAP,
     ),
     "list an entry too many": (
@@ -94,6 +100,12 @@ PLANTS = {
         "cpu/graph_prox.cpp",
         "inverse_(K),",
         "inverse_(K - ON),",
+        HEAP,
+    ),
+    "take the last elements of a matrix for whole": (
+        "common/batch.h",
+        "const bool whole = k + Lane<T>::N <= width;",
+        "const bool whole = ON || k + Lane<T>::N <= width;",
         HEAP,
     ),
     "add exponents in int": (

@@ -23,7 +23,7 @@ from plants import PLANTS, plant
 ROOT = Path(__file__).resolve().parent.parent
 
 SIZES = [(1, 1), (2, 3), (3, 17), (5, 64), (17, 33), (65, 2), (33, 65), (300, 5), (3, 2100)]
-MATRICES = [(1, 1, 1), (3, 2, 3), (17, 3, 17), (9, 17, 5), (2, 65, 33), (1, 64, 65), (33, 4, 4)]
+MATRICES = [(1, 1, 1), (3, 2, 3), (17, 3, 17), (9, 17, 5), (2, 65, 33), (3, 64, 65), (33, 4, 4)]
 
 
 def tight(tensor, shift):
@@ -89,12 +89,20 @@ def run_rows(native, dtype, num_tasks, dim, shift):
 
 
 def run_large(native, dtype):
-    """Results that are written past the caches: a few rows, and odd ones, above 64 MiB."""
+    """Results that are written past the caches: a few rows, and odd ones, above the threshold."""
     import torch
 
-    w = torch.zeros((1 << 26) // dtype.itemsize // 64 + 3, 64, dtype=dtype)
+    w = torch.zeros((1 << 25) // dtype.itemsize // 64 + 3, 64, dtype=dtype)
     _, mean = native.pairwise_value(w)
     native._affine(w, mean, 0.5, native._NOTHING, tight(w, 0))
+
+
+def run_many_tasks(native, dtype):
+    """The dense Gram distance in its expanded form."""
+    import torch
+
+    w = tight(torch.randn(1025, 3).to(dtype), 1)
+    native.gram_dense(w, tight(torch.randn(1025, 1025).to(dtype), 1), True)
 
 
 def run_matrices(native, dtype, batch, rows, columns, shift):
@@ -103,8 +111,8 @@ def run_matrices(native, dtype, batch, rows, columns, shift):
 
     code, threads = native._CODES[dtype], torch.get_num_threads()
     w = tight(3 * torch.randn(batch, rows, columns).to(dtype), shift)
-    w[0] = 0
-    w[-1, -1, -1] = torch.inf
+    w[batch // 3] = 0
+    w[0, -1, -1] = torch.inf
     threshold = tight(torch.rand(batch, dtype=torch.float64), shift)
     value = tight(threshold, shift)
     for out in (None, tight(w, shift)):
@@ -168,6 +176,7 @@ def exercise_all():
         exercise(native, native._CODES, SIZES + large, MATRICES)
         for dtype in native._CODES:
             run_large(native, dtype)
+            run_many_tasks(native, dtype)
         print(f"  {isa}: clean", flush=True)
     print(" ", ", ".join(f"{name} {count}" for name, count in calls.items()))
     idle = [name for name, count in calls.items() if not count]
@@ -189,7 +198,7 @@ def exercise_plants():
             os.environ["MTLFAST_PLANTED"] = name
             from mtlfast import _native as native
 
-            exercise(native, native._CODES, [(3, 17), (5, 64), (17, 33), (3, 2100)], MATRICES[:4])
+            exercise(native, native._CODES, [(3, 17), (5, 64), (17, 33), (3, 2100)], MATRICES[:5])
             os._exit(0)
         os.close(write)
         with os.fdopen(read, errors="replace") as pipe:
