@@ -126,6 +126,14 @@ def test_one_pybind11_file_and_no_torch():
             assert not [i for i in wanted if i.startswith(("pybind11", "Python.h"))], path
 
 
+def test_launches_and_shared_memory_go_through_launch_h():
+    """Its macros pass the stream, set the device and look for errors; the host shim needs them."""
+    elsewhere = r"<<<|__shared__|cudaLaunch|cudaMalloc|cudaDevice|Synchronize"
+    for path in sources("cuda"):
+        found = re.findall("<<<" if path.name == "launch.h" else elsewhere, path.read_text())
+        assert found == (["<<<"] if path.name == "launch.h" else []), path
+
+
 def registered_ops():
     names = torch._C._dispatch_get_all_op_names()
     return sorted({name.split("::")[1] for name in names if name.startswith("mtlfast::")})

@@ -8,6 +8,7 @@
 
 #include "common/lanes.h"
 #include "common/parallel.h"
+#include "common/scalar.h"
 #include "common/stream.h"
 #include "mtlfast.h"
 
@@ -174,15 +175,6 @@ inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t f
     }
     for (int64_t j = 0; j < d; ++j) shift[j] = Real(double(shift[j]) + sum[j]);
   }
-}
-
-// origin + offset as hi + lo in W's arithmetic type, correct beyond the last bit of hi.
-template <class Real>
-MTLFAST_INLINE void split_mean(double origin, double offset, Real* hi, Real* lo) {
-  const double s = origin + offset, back = s - origin;
-  const double error = (origin - (s - back)) + (offset - back);
-  *hi = Real(s);
-  *lo = Real((s - double(*hi)) + error);
 }
 
 // scale·((w − hi) − lo), plus hi + lo, or plus before.

@@ -7,12 +7,11 @@
 #include <cstdint>
 #include <new>
 
+#include "common/scalar.h"
 #include "memory.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Below this many element operations a parallel region costs more than it brings.
 constexpr int64_t kSerialWork = 1 << 15;

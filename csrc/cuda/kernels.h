@@ -1,0 +1,37 @@
+// The signature of every CUDA kernel, with the shape of every array.
+//
+// All addresses are on the device, also those of scalars. Nothing is allocated and nothing waits:
+// kernels are queued on the stream, work space comes from the caller. Real is double for float64,
+// else float. A launch that fails throws std::runtime_error. The bits of every result depend on its
+// arguments alone.
+#pragma once
+
+#include <cstdint>
+
+#include "mtlfast.h"
+
+namespace mtlfast {
+namespace cuda {
+
+struct Stream {
+  int device;
+  void* handle;  // cudaStream_t
+};
+
+// A factor that is known only on the device: factor · *upstream, or factor where upstream is null.
+struct Scale {
+  double factor;
+  const void* upstream = nullptr;  // Real [1]
+};
+
+// value = scale · 2K Σ_i ‖w_i − w̄‖²;  mean = (hi, lo) with w̄ = hi + lo, not written where K = 0.
+int64_t pairwise_workspace(DType, int64_t K, int64_t d);  // bytes
+void pairwise_value(DType, const void* w /*[K, d]*/, int64_t K, int64_t d, double scale,
+                    void* value /*Real [1]*/, void* mean /*Real [2, d]*/, void* workspace, Stream);
+
+// out = scale·(w − w̄), plus nothing, w̄ or out.  out may be w.
+void pairwise_affine(DType, const void* w /*[K, d]*/, const void* mean /*Real [2, d]*/, int64_t K,
+                     int64_t d, Scale, Plus, void* out /*[K, d]*/, Stream);
+
+}  // namespace cuda
+}  // namespace mtlfast

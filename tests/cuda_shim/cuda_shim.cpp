@@ -1,0 +1,374 @@
+// Blocks of fibers: the scheduler, the meeting points, and the shared memory of cuda_shim.h.
+#include "cuda_shim.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+#ifndef __x86_64__
+#error "cuda_shim switches stacks with x86-64 instructions"
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef CUDA_SHIM_TSAN  // this file itself is compiled without ThreadSanitizer
+extern "C" {
+void* __tsan_create_fiber(unsigned);
+void* __tsan_get_current_fiber();
+void __tsan_destroy_fiber(void*);
+void __tsan_switch_to_fiber(void*, unsigned);
+void __tsan_acquire(void*);
+void __tsan_release(void*);
+}
+#endif
+
+namespace cuda_shim {
+namespace {
+
+constexpr int64_t kStackBytes = 256 << 10;
+constexpr int64_t kSharedBytes = 48 << 10;  // what a launch gets unasked
+constexpr int64_t kGuard = 64;              // bytes behind each array
+constexpr int kNan = 0xff;                  // in every byte: NaN in all four types
+constexpr int kGuardByte = 0xa5;
+const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncwarp",
+                              "__any_sync",    "__ballot_sync",    "a shuffle"};
+
+struct Context {
+  void* pointer = nullptr;  // of the stack, while something else runs
+  const void* stack = nullptr;
+  size_t stack_bytes = 0;
+  void* sanitizer = nullptr;
+};
+
+struct Fiber {
+  enum { kReady, kWaiting, kDone } state;
+  Context context;
+  Place place;
+  Meet kind;
+  unsigned mask, source;
+  uint64_t value;
+};
+
+struct Array {
+  unsigned char* data;
+  int64_t bytes;
+};
+
+std::mt19937_64 random_order;
+bool shuffled = false;
+int64_t the_only_block = -1;
+std::vector<Fiber> fibers;
+std::vector<int> ready;
+size_t at_barrier = 0;
+int laggard = -1;  // runs only where no other thread can
+std::map<const void*, Array> arrays;
+unsigned char* arena = nullptr;
+int64_t arena_used = 0;
+unsigned char* stacks = nullptr;
+const std::function<void()>* body = nullptr;
+std::string error;
+Context scheduler;
+Fiber* running = nullptr;
+
+extern "C" void cuda_shim_switch(void** from, void* to);
+// Saves what a callee must keep and the stack pointer in *from, goes on where `to` was saved.
+asm(R"(
+.text
+cuda_shim_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+void switch_to(Context& from, Context& to) {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_start_switch_fiber(&from.sanitizer, to.stack, to.stack_bytes);
+#endif
+#ifdef CUDA_SHIM_TSAN
+  __tsan_switch_to_fiber(to.sanitizer, 1);  // 1: a switch orders nothing
+#endif
+  cuda_shim_switch(&from.pointer, to.pointer);
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(from.sanitizer, nullptr, nullptr);
+#endif
+}
+
+void pass(void* point, bool arriving) {
+#ifdef CUDA_SHIM_TSAN
+  arriving ? __tsan_release(point) : __tsan_acquire(point);
+#else
+  (void)point, (void)arriving;
+#endif
+}
+
+void run_fiber() {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
+#endif
+  (*body)();
+  running->state = Fiber::kDone;
+  pass(&scheduler, true);
+  switch_to(running->context, scheduler);
+}
+
+std::string name_of(const Fiber& fiber) {
+  return "thread " + std::to_string(fiber.place.thread.x) + " of block " +
+         std::to_string(fiber.place.block.x);
+}
+
+void fail(const std::string& what) {
+  if (error.empty()) error = what;
+}
+
+bool is_barrier(Meet kind) { return kind == Meet::barrier || kind == Meet::barrier_or; }
+
+// Calls visit with each fiber that must meet `fiber`, in thread order, until one answers false.
+template <class Visit>
+bool all_of_party(const Fiber& fiber, const Visit& visit) {
+  const size_t first = is_barrier(fiber.kind) ? 0 : fiber.place.thread.x / 32 * 32;
+  const size_t end = std::min(fibers.size(), is_barrier(fiber.kind) ? fibers.size() : first + 32);
+  for (size_t k = first; k < end; ++k) {
+    const bool takes_part = is_barrier(fiber.kind) || (fiber.mask >> (k - first) & 1);
+    if (takes_part && !visit(fibers[k])) return false;
+  }
+  return true;
+}
+
+bool meets(const Fiber& fiber, const Fiber& other) {
+  return other.state == Fiber::kWaiting && other.kind == fiber.kind && other.mask == fiber.mask;
+}
+
+// What each of the party gets, once all are there.
+void exchange(const std::vector<Fiber*>& party) {
+  const Meet kind = party[0]->kind;
+  uint64_t together = 0;
+  for (Fiber* f : party) {
+    together |= kind == Meet::ballot ? f->value << f->place.thread.x % 32 : f->value;
+  }
+  std::vector<uint64_t> given;
+  for (Fiber* f : party) {
+    if (kind != Meet::shuffle) {
+      given.push_back(together);
+      continue;
+    }
+    const auto is_source = [&](Fiber* g) { return g->place.thread.x % 32 == f->source; };
+    const auto from = std::find_if(party.begin(), party.end(), is_source);
+    if (from == party.end()) {
+      return fail(name_of(*f) + " reads lane " + std::to_string(f->source) +
+                  ", which takes no part in the shuffle");
+    }
+    given.push_back((*from)->value);
+  }
+  for (size_t k = 0; k < party.size(); ++k) {
+    party[k]->value = given[k];
+    party[k]->state = Fiber::kReady;
+    ready.push_back(int(party[k]->place.thread.x));
+  }
+}
+
+void try_to_pass(const Fiber& fiber) {
+  at_barrier += is_barrier(fiber.kind);
+  if (is_barrier(fiber.kind) && at_barrier < fibers.size()) return;
+  if (!all_of_party(fiber, [&](const Fiber& other) { return meets(fiber, other); })) return;
+  if (is_barrier(fiber.kind)) at_barrier = 0;
+  std::vector<Fiber*> party;
+  all_of_party(fiber, [&](Fiber& other) { return party.push_back(&other), true; });
+  exchange(party);
+}
+
+std::string whereabouts(const Fiber& fiber) {
+  if (fiber.state == Fiber::kDone) return name_of(fiber) + " has returned";
+  return name_of(fiber) + " waits at " + kNames[int(fiber.kind)];
+}
+
+void require_finished() {
+  for (const Fiber& fiber : fibers) {
+    if (fiber.state != Fiber::kWaiting) continue;
+    all_of_party(fiber, [&](const Fiber& other) {
+      if (!meets(fiber, other)) fail(whereabouts(fiber) + ", but " + whereabouts(other));
+      return error.empty();
+    });
+  }
+}
+
+void start_fiber(Fiber& fiber, int64_t k) {
+  unsigned char* const stack = stacks + k * kStackBytes;
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(stack, size_t(kStackBytes));
+#endif
+  void** top = reinterpret_cast<void**>(stack + kStackBytes) - 8;
+  std::fill(top, top + 8, nullptr);
+  top[6] = reinterpret_cast<void*>(run_fiber);  // above the six saved registers
+  fiber.context = {top, stack, size_t(kStackBytes), nullptr};
+#ifdef CUDA_SHIM_TSAN
+  fiber.context.sanitizer = __tsan_create_fiber(0);
+#endif
+}
+
+void map_fresh(unsigned char*& memory, int64_t bytes) {
+  if (memory == nullptr) {
+    memory = static_cast<unsigned char*>(mmap(nullptr, size_t(bytes), PROT_READ | PROT_WRITE,
+                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+  }
+#ifdef CUDA_SHIM_TSAN  // what other blocks did to this memory is none of this block's concern
+  mmap(memory, size_t(bytes), PROT_READ | PROT_WRITE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+#endif
+}
+
+void start_block(int threads, unsigned block, unsigned blocks) {
+  map_fresh(stacks, 1024 * kStackBytes);
+  map_fresh(arena, 2 * kSharedBytes);
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(arena, size_t(2 * kSharedBytes));
+#endif
+  std::fill(arena, arena + 2 * kSharedBytes, (unsigned char)kNan);
+  arrays.clear();
+  arena_used = 0;
+  fibers.assign(size_t(threads), Fiber{});
+  ready.clear();
+  at_barrier = 0;
+  for (int k = 0; k < threads; ++k) {
+    fibers[size_t(k)].place = {{unsigned(k), 0, 0}, {block, 0, 0}, dim3(unsigned(threads)),
+                               dim3(blocks)};
+    start_fiber(fibers[size_t(k)], k);
+    ready.push_back(k);
+  }
+  // often the first thread, which is the one that writes a block's result
+  laggard = random_order() % 2 ? 0 : int(random_order() % uint64_t(threads));
+}
+
+// The next to run: drawn at random, or the one that has waited longest.
+int take_ready() {
+  size_t at = shuffled ? random_order() % ready.size() : 0;
+  if (shuffled && ready[at] == laggard) at = (at + 1) % ready.size();
+  const int k = ready[at];
+  if (shuffled) {
+    ready[at] = ready.back();
+    ready.pop_back();
+  } else {
+    ready.erase(ready.begin());
+  }
+  return k;
+}
+
+void check_guards() {
+  for (const auto& site : arrays) {
+    const unsigned char* const guard = site.second.data + site.second.bytes;
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(guard, size_t(kGuard));
+#endif
+    for (int64_t k = 0; k < kGuard; ++k) {
+      if (guard[k] != kGuardByte) fail("shared memory is written past the end of an array");
+    }
+  }
+}
+
+void run_block() {
+  while (!ready.empty() && error.empty()) {
+    running = &fibers[size_t(take_ready())];
+    switch_to(scheduler, running->context);
+    if (running->state == Fiber::kWaiting) try_to_pass(*running);
+  }
+  if (error.empty()) require_finished();
+  if (error.empty()) check_guards();
+#ifdef CUDA_SHIM_TSAN
+  for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.context.sanitizer);
+#endif
+}
+
+unsigned char* new_array(const void* site, int64_t bytes) {
+  const int64_t begin = (arena_used + 15) / 16 * 16;
+  if (begin + bytes > kSharedBytes) {
+    fail("more shared memory than a launch gets unasked");
+    switch_to(running->context, scheduler);
+  }
+  arena_used = begin + bytes + kGuard;
+  std::fill(arena + begin + bytes, arena + arena_used, (unsigned char)kGuardByte);
+#ifdef __SANITIZE_ADDRESS__
+  __asan_poison_memory_region(arena + begin + bytes, size_t(kGuard));
+#endif
+  arrays[site] = {arena + begin, bytes};
+  return arena + begin;
+}
+
+}  // namespace
+
+void seed(uint64_t value) {
+  shuffled = value != 0;
+  random_order.seed(value);
+}
+
+void only_block(int64_t block) { the_only_block = block; }
+
+const Place& place() { return running->place; }
+
+uint64_t meet(Meet kind, unsigned mask, uint64_t value, unsigned source) {
+  Fiber& self = *running;
+  self.kind = kind;
+  self.mask = mask;
+  self.value = value;
+  self.source = source;
+  self.state = Fiber::kWaiting;
+  if (!is_barrier(kind) && !(mask >> self.place.thread.x % 32 & 1)) {
+    fail(name_of(self) + " is not in the mask of its own " + kNames[int(kind)]);
+  }
+  // lanes of a warp meet at a point of their own, a block at another
+  void* const point = is_barrier(kind) ? static_cast<void*>(&fibers)
+                                       : &fibers[self.place.thread.x / 32 * 32];
+  pass(point, true);
+  switch_to(self.context, scheduler);
+  pass(point, false);
+  return self.value;
+}
+
+void* shared_array(const void* site, int64_t bytes) {
+  const auto known = arrays.find(site);
+  return known != arrays.end() ? known->second.data : new_array(site, bytes);
+}
+
+void* dynamic_shared() { return arrays.at(nullptr).data; }
+
+void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
+            const std::function<void()>& of_thread) {
+  if (threads < 1 || threads > 1024) throw std::runtime_error("a block has 1 to 1024 threads");
+#ifdef CUDA_SHIM_TSAN
+  scheduler.sanitizer = __tsan_get_current_fiber();
+#endif
+  body = &of_thread;
+  error.clear();
+  std::vector<unsigned> order;
+  const bool all = the_only_block < 0;
+  for (int64_t b = all ? 0 : the_only_block; b < (all ? blocks : the_only_block + 1); ++b) {
+    order.push_back(unsigned(b));
+  }
+  if (shuffled) std::shuffle(order.begin(), order.end(), random_order);
+  for (const unsigned block : order) {
+    start_block(threads, block, unsigned(blocks));
+    new_array(nullptr, shared);
+    run_block();
+    if (!error.empty()) throw std::runtime_error(std::string(kernel) + ": " + error);
+  }
+  pass(&scheduler, false);
+}
+
+}  // namespace cuda_shim

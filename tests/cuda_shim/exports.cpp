@@ -1,0 +1,53 @@
+// What the tests call through ctypes: the launchers of csrc/cuda, each returning null or an error.
+#include <stdexcept>
+#include <string>
+
+#include "cuda/kernels.h"
+#include "cuda_shim.h"
+
+namespace {
+
+using namespace mtlfast;
+const cuda::Stream kStream{0, nullptr};
+std::string message;
+
+template <class Body>
+const char* guarded(const Body& body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+extern "C" {
+
+int mtlfast_planted = 0;  // the number of the bug that is switched on, in a build that has them
+
+void shim_seed(uint64_t value) { cuda_shim::seed(value); }
+void shim_only_block(int64_t block) { cuda_shim::only_block(block); }
+
+int64_t pairwise_workspace(int dtype, int64_t K, int64_t d) {
+  return cuda::pairwise_workspace(DType(dtype), K, d);
+}
+
+const char* pairwise_value(int dtype, const void* w, int64_t K, int64_t d, double scale,
+                           void* value, void* mean, void* workspace) {
+  return guarded([&] {
+    cuda::pairwise_value(DType(dtype), w, K, d, scale, value, mean, workspace, kStream);
+  });
+}
+
+const char* pairwise_affine(int dtype, const void* w, const void* mean, int64_t K, int64_t d,
+                            double factor, const void* upstream, int plus, void* out) {
+  return guarded([&] {
+    cuda::pairwise_affine(DType(dtype), w, mean, K, d, {factor, upstream}, Plus(plus), out,
+                          kStream);
+  });
+}
+
+}  // extern "C"

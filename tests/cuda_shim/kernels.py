@@ -1,0 +1,116 @@
+"""The CUDA launchers in a shim library, called with numpy arrays.
+
+Every array lies in a buffer that ends where the array ends, so that AddressSanitizer sees an
+element too many; ``shift`` elements in front of it move it off the alignment of vectors.
+"""
+
+import contextlib
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+
+PLUS_NOTHING, PLUS_MEAN, PLUS_OUT = range(3)
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element type of W: its code, how it is stored, its arithmetic type and unit roundoffs."""
+
+    name: str
+    code: int
+    storage: type
+    real: type
+    unit: float  # of the arithmetic type
+    rounding: float  # of the stored type
+
+    def encode(self, x):
+        if self.name != "bfloat16":
+            return np.asarray(x, self.storage)
+        bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # finite x
+
+    def decode(self, stored):
+        if self.name != "bfloat16":
+            return stored.astype(np.longdouble)
+        return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.longdouble)
+
+
+ELEMENTS = [
+    Element("float32", 0, np.float32, np.float32, 2.0**-24, 2.0**-24),
+    Element("float64", 1, np.float64, np.float64, 2.0**-53, 2.0**-53),
+    Element("bfloat16", 2, np.uint16, np.float32, 2.0**-24, 2.0**-8),
+    Element("float16", 3, np.float16, np.float32, 2.0**-24, 2.0**-11),
+]
+
+
+def tight(array, shift=0):
+    """A copy that ends with its buffer and begins ``shift`` elements into it."""
+    array = np.ascontiguousarray(array)
+    buffer = np.empty(array.size + shift, array.dtype)
+    buffer[shift:] = array.reshape(-1)
+    return buffer[shift:].reshape(array.shape)
+
+
+def blank(shape, dtype, shift=0):
+    """An array of NaN (all bits set) to be written to."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return tight(np.full(count, 255, np.uint8).view(dtype).reshape(shape), shift)
+
+
+class ShimError(Exception):
+    """What the shim saw: a barrier that cannot be passed, an overrun, a bad launch."""
+
+
+class Kernels:
+    """The launchers of one library."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+
+    def seed(self, value):
+        self._library.shim_seed(ctypes.c_uint64(value))
+
+    @contextlib.contextmanager
+    def only_block(self, block):
+        """Launches run one block alone, so that arrays may be larger than time allows to read."""
+        self._library.shim_only_block(ctypes.c_int64(block))
+        yield
+        self._library.shim_only_block(ctypes.c_int64(-1))
+
+    def plant(self, number):
+        """Switches a planted bug on; 0 is none. For a library that was built with them."""
+        ctypes.c_int.in_dll(self._library, "mtlfast_planted").value = number
+
+    def call(self, name, *args):
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_char_p
+        error = function(*(_as_c(arg) for arg in args))
+        if error is not None:
+            raise ShimError(error.decode())
+
+    def workspace(self, name, *args):
+        """How many bytes a launcher needs."""
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_int64
+        return function(*(_as_c(arg) for arg in args))
+
+    def pairwise_value(self, element, w, scale):
+        num_tasks, dim = w.shape
+        value, mean = blank((1,), element.real), blank((2, dim), element.real)
+        count = self.workspace("pairwise_workspace", element.code, num_tasks, dim)
+        work = blank((count,), np.uint8)
+        self.call("pairwise_value", element.code, w, num_tasks, dim, scale, value, mean, work)
+        return value, mean
+
+    def pairwise_affine(self, element, w, mean, factor, upstream, plus, out):
+        self.call("pairwise_affine", element.code, w, mean, *w.shape, factor, upstream, plus, out)
+        return out
+
+
+def _as_c(arg):
+    if arg is None:
+        return ctypes.c_void_p(None)
+    if isinstance(arg, np.ndarray):
+        return ctypes.c_void_p(arg.ctypes.data)
+    return ctypes.c_double(arg) if isinstance(arg, float) else ctypes.c_int64(arg)
