@@ -1,16 +1,20 @@
 """Builds mtlfast._C from C++ and pybind11 alone; torch is not needed to build.
 
-Every source in csrc/cpu is compiled once per instruction set and picked at run time. Switches:
-MAX_JOBS (parallel compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR
-(warnings are errors), CXX.
+Every source in csrc/cpu is compiled once per instruction set and picked at run time; those in
+csrc/cuda by nvcc where it is found, for use with any torch. Switches:
+MTLFAST_CUDA (auto, 0 or 1: must be built), MTLFAST_CUDA_ARCHS ("80,90"), MAX_JOBS (parallel
+compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR (warnings are
+errors), CXX, CUDA_HOME.
 Without a C++ compiler the package installs without the compiled module and says so.
 """
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import ninja
@@ -49,6 +53,67 @@ def compiler():
     return cxx, probe.returncode == 0
 
 
+class Cuda:
+    """nvcc, its toolkit and the architectures to compile for."""
+
+    def __init__(self, nvcc):
+        self.nvcc = nvcc
+        numbers = os.environ.get("MTLFAST_CUDA_ARCHS", "80,90").replace(";", ",").split(",")
+        numbers = [number.strip() for number in numbers]
+        newest = max(numbers, key=lambda number: int(re.match(r"\d*", number)[0] or 0))
+        self.archs = [*numbers, f"{newest}+PTX"]
+        code = [f"-gencode arch=compute_{n},code=sm_{n}" for n in numbers]
+        code.append(f"-gencode arch=compute_{newest},code=compute_{newest}")
+        self.flags = " ".join(
+            ["-std=c++17 -O3 -Xcompiler=-fPIC,-fvisibility=hidden -DMTLFAST_ISA=cuda", *code]
+        )
+
+    def library(self):
+        """Folder of the static runtime library; nvcc itself may be a wrapper that lies elsewhere.
+
+        Raises RuntimeError where nvcc compiles nothing or there is no such library.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.cu"
+            source.write_text("__global__ void probe() {}\n")
+            command = [self.nvcc, *self.flags.split(), "-c", str(source), "-o", f"{source}.o"]
+            probe = subprocess.run(command, capture_output=True, text=True)
+            if probe.returncode:
+                raise RuntimeError(f"{self.nvcc} fails: {probe.stderr.strip()}")
+            plan = subprocess.run([*command, "--dryrun"], capture_output=True, text=True).stderr
+        top = re.search(r"^#\$ TOP=(.*)$", plan, re.MULTILINE)
+        root = Path(top[1] if top else Path(self.nvcc).resolve().parent.parent).resolve()
+        found = next(root.glob("targets/*/lib/libcudart_static.a"), None) or next(
+            root.glob("lib*/libcudart_static.a"), None
+        )
+        if found is None:
+            raise RuntimeError(f"no libcudart_static.a in {root}")
+        return found.parent
+
+
+def cuda_compiler():
+    """What compiles csrc/cuda, or None; MTLFAST_CUDA=1 makes None an error."""
+    mode = os.environ.get("MTLFAST_CUDA", "auto").lower()
+    if mode not in ("auto", "0", "1"):
+        raise SystemExit(f"mtlfast: MTLFAST_CUDA must be auto, 0 or 1, got {mode!r}")
+    if mode == "0":
+        return None
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which(f"{home}/bin/nvcc") if home else shutil.which("nvcc")
+    reason = f"no nvcc in {home}/bin" if home else "no nvcc on PATH"
+    if nvcc is not None:
+        try:
+            cuda = Cuda(nvcc)
+            cuda.folder = cuda.library()
+            return cuda
+        except (RuntimeError, OSError) as error:
+            reason = str(error)
+    if mode == "1":
+        raise SystemExit(f"mtlfast: MTLFAST_CUDA=1, but {reason}")
+    print(f"mtlfast: building without CUDA kernels: {reason}")
+    return None
+
+
 def version_of(cxx):
     out = subprocess.run([*cxx.split(), "--version"], capture_output=True, text=True).stdout
     return (out.splitlines() or [cxx])[0].replace('"', "")
@@ -59,7 +124,7 @@ def quoted(path):
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def ninja_file(target, temp, cxx, openmp, include):
+def ninja_file(target, temp, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
     if os.environ.get("MTLFAST_WERROR"):
@@ -80,13 +145,16 @@ def ninja_file(target, temp, cxx, openmp, include):
     csrc = ROOT / "csrc"
     objects = []
 
-    def add(source, name, extra):
+    def add(source, name, extra, rule="compile"):
         objects.append(temp / f"{name}.o")
-        lines.append(f"build {quoted(objects[-1])}: compile {quoted(source)}\n  extra = {extra}")
+        lines.append(f"build {quoted(objects[-1])}: {rule} {quoted(source)}\n  extra = {extra}")
 
     own = f"'-I{csrc}'"
     names = ",".join(f'\\"{isa}\\"' for isa in ISA_FLAGS)
     defines = f'"-DMTLFAST_COMPILER=\\"{version_of(cxx)}\\"" "-DMTLFAST_ISA_NAMES={names}"'
+    if cuda:
+        archs = ",".join(f'\\"{arch}\\"' for arch in cuda.archs)
+        defines += f' -DMTLFAST_CUDA "-DMTLFAST_CUDA_ARCHS={archs}"'
     python = " ".join(f"'-I{path}'" for path in include)
     add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
     once = ("dispatch", "graph_order", "memory")  # code that has no instruction set
@@ -98,6 +166,16 @@ def ninja_file(target, temp, cxx, openmp, include):
                 extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
                 add(source, f"{source.stem}.{isa}", extra)
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
+    if cuda:
+        strict = " -Werror all-warnings" if os.environ.get("MTLFAST_WERROR") else ""
+        command = f"{cuda.nvcc} {cuda.flags}{strict} $extra -MMD -MF $out.d -c $in -o $out"
+        lines.append(
+            f"rule compile_cuda\n  command = {command}\n  depfile = $out.d\n  deps = gcc\n"
+            "  description = $out"
+        )
+        for source in sorted((csrc / "cuda").glob("*.cu")):
+            add(source, f"{source.stem}.cuda", own, "compile_cuda")
+        libs += f" '-L{cuda.folder}' -lcudart_static -ldl -lrt -lpthread"
     inputs = " ".join(quoted(o) for o in objects)
     lines.append(f"build {quoted(target)}: link {inputs}\n  libs = {libs}")
     return "\n".join(lines) + "\n"
@@ -114,7 +192,8 @@ class NinjaBuild(build_ext):
         temp.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         include = [pybind11.get_include(), *dict.fromkeys(self.compiler.include_dirs)]
-        (temp / "build.ninja").write_text(ninja_file(target, temp, cxx, openmp, include))
+        text = ninja_file(target, temp, cxx, openmp, cuda_compiler(), include)
+        (temp / "build.ninja").write_text(text)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         command = [Path(ninja.BIN_DIR) / "ninja", "-C", temp, "-j", jobs]
         subprocess.run([str(part) for part in command], check=True)

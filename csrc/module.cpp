@@ -8,6 +8,9 @@
 #include "graph_order.h"
 #include "memory.h"
 #include "mtlfast.h"
+#ifdef MTLFAST_CUDA
+#include "cuda/kernels.h"
+#endif
 
 namespace py = pybind11;
 
@@ -38,6 +41,11 @@ int64_t size(int64_t n) {
 DType dtype(int code) {
   if (code < 0 || code > 3) throw py::value_error("mtlfast._C: no dtype " + std::to_string(code));
   return static_cast<DType>(code);
+}
+
+mtlfast::Plus plus_of(int code) {
+  if (code < 0 || code > 2) throw py::value_error("mtlfast._C: no plus " + std::to_string(code));
+  return static_cast<mtlfast::Plus>(code);
 }
 
 mtlfast::Graph graph(Address row_ptr, Address col, Address weight) {
@@ -78,9 +86,8 @@ void pairwise_value_grad(int type, Address w, int64_t K, int64_t d, Address valu
 
 void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, double scale,
                      int plus, Address out, int threads) {
-  if (plus < 0 || plus > 2) throw py::value_error("mtlfast._C: no plus " + std::to_string(plus));
   call(kernels->pairwise_affine, dtype(type), required(w), required(mean), size(K), size(d), scale,
-       static_cast<mtlfast::Plus>(plus), required(out), threads);
+       plus_of(plus), required(out), threads);
 }
 
 double graph_order(Address row_ptr, Address col, int64_t K, Address order) {
@@ -183,6 +190,32 @@ void trace_norm_gram_prox(int type, Address w, Address threshold, int64_t B, int
        size(B), size(m), size(n), required(out), required<int64_t>(finite), threads);
 }
 
+#ifdef MTLFAST_CUDA
+// All addresses are on the device; the work is queued on the stream. See cuda/kernels.h.
+namespace cuda {
+
+using mtlfast::cuda::Stream;
+
+int64_t pairwise_workspace(int type, int64_t K, int64_t d) {
+  return mtlfast::cuda::pairwise_workspace(dtype(type), size(K), size(d));
+}
+
+void pairwise_value(int type, Address w, int64_t K, int64_t d, double scale, Address value,
+                    Address mean, Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::pairwise_value, dtype(type), required(w), size(K), size(d), scale,
+       required(value), required(mean), required(workspace), Stream{device, optional(stream)});
+}
+
+void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, double factor,
+                     Address upstream, int plus, Address out, int device, Address stream) {
+  call(mtlfast::cuda::pairwise_affine, dtype(type), required(w), required(mean), size(K), size(d),
+       mtlfast::cuda::Scale{factor, optional(upstream)}, plus_of(plus), required(out),
+       Stream{device, optional(stream)});
+}
+
+}  // namespace cuda
+#endif
+
 // The instruction set in use; with a name, switches to it first.
 std::string use_isa(const std::string& name) {
   if (!name.empty()) {
@@ -209,8 +242,13 @@ py::dict build_info() {
 #else
   info["openmp"] = py::none();
 #endif
+#ifdef MTLFAST_CUDA
+  info["cuda"] = true;
+  info["cuda_archs"] = py::make_tuple(MTLFAST_CUDA_ARCHS);
+#else
   info["cuda"] = false;
   info["cuda_archs"] = py::tuple();
+#endif
   return info;
 }
 
@@ -242,6 +280,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("release_memory", &mtlfast::release_memory);
   m.def("trace_norm_gram_value", &trace_norm_gram_value);
   m.def("trace_norm_gram_prox", &trace_norm_gram_prox);
+#ifdef MTLFAST_CUDA
+  m.def("cuda_pairwise_workspace", &cuda::pairwise_workspace);
+  m.def("cuda_pairwise_value", &cuda::pairwise_value);
+  m.def("cuda_pairwise_affine", &cuda::pairwise_affine);
+#endif
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);
   m.def("build_info", &build_info);

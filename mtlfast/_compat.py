@@ -53,6 +53,11 @@ def scaled_(grad, upstream):
     return grad.mul_(upstream)
 
 
+def current_stream(index):
+    """The address of the current stream of a CUDA device."""
+    return torch._C._cuda_getCurrentRawStream(index)
+
+
 def concrete(tensor):
     """The plain tensor inside functorch's wrappers, to look at its values; None while tracing."""
     if torch.compiler.is_compiling():

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import torch
 
-from mtlfast import _native
+from mtlfast import _native, _native_cuda
 
 
 def build_info():
@@ -13,8 +13,9 @@ def build_info():
     Returns:
         ``version``; ``native``: whether the compiled module is in use; ``cpu_isas``: the
         instruction sets it can run on this machine, widest last; ``built_isas``: those it holds;
-        ``cuda``: whether it holds CUDA kernels, and ``cuda_archs`` for which architectures;
-        ``compiler``; ``openmp``: the OpenMP version (the date of its standard) or None.
+        ``cuda``: whether it holds CUDA kernels, and ``cuda_archs`` for which architectures (+PTX:
+        for newer ones too); ``compiler``; ``openmp``: the OpenMP version (the date of its
+        standard) or None.
         Without the compiled module the tuples are empty and ``compiler`` is None.
 
     Raises: nothing.
@@ -67,7 +68,13 @@ def show_config():
         lines.append(f"compiler: {info['compiler']}")
     else:
         lines.append(f"CPU: pure-PyTorch reference, because {_native.missing}")
-    why = "" if info["cuda"] else ", because this build holds no CUDA kernels"
-    lines.append(f"CUDA: {'native kernels' if info['cuda'] else 'pure-PyTorch reference'}{why}")
+    if info["cuda"]:
+        names = ", ".join(sorted({op.partition("_")[0] for op in _native_cuda.OPS}))
+        lines.append(
+            f"CUDA: native kernels ({names}) for architectures {', '.join(info['cuda_archs'])}; "
+            "pure-PyTorch reference for the rest"
+        )
+    else:
+        lines.append("CUDA: pure-PyTorch reference, because this build holds no CUDA kernels")
     lines.append("other devices: pure-PyTorch reference")
     return "\n".join(lines)

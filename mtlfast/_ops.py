@@ -1,15 +1,16 @@
 """The ops ``torch.ops.mtlfast.*``: schema, kernel, fallback and shapes of each, in one table.
 
 An op's native kernel is the function of its name in :mod:`mtlfast._native`, registered for the CPU
-where the compiled module is present; its fallback for every other device is the function of its
-name in :mod:`mtlfast.reference`. Autograd lives outside, in the module of each regularizer.
+where the compiled module is present, or of :mod:`mtlfast._native_cuda`, for CUDA where the module
+holds such kernels; its fallback for every other device is the function of its name in
+:mod:`mtlfast.reference`. Autograd lives outside, in the module of each regularizer.
 """
 
 import functools
 
 import torch
 
-from mtlfast import _native, _tiles, reference
+from mtlfast import _native, _native_cuda, _tiles, reference
 from mtlfast._cache import TensorCache
 from mtlfast._compat import calls_directly
 
@@ -122,6 +123,8 @@ def _register():
         _library.impl(name, fallback, "CompositeExplicitAutograd")
         if native is not None:
             _library.impl(name, native, "CPU")
+        if name in _native_cuda.OPS:
+            _library.impl(name, getattr(_native_cuda, name), "CUDA")
         torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
 
 

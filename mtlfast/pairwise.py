@@ -99,7 +99,7 @@ def pairwise_reg(W, *, reduction="sum"):
     if needs_reference(w):
         value = reference.pairwise_reg(w)
     elif wants_grad(w):
-        small = w.numel() <= _SMALL and w.dtype in _FUSED
+        small = w.is_cpu and w.numel() <= _SMALL and w.dtype in _FUSED
         value = (_SmallPairwiseReg if small else _PairwiseReg).apply(w)
     else:
         value = _ops.pairwise_value(w)[0]

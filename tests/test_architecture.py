@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mtlfast
-from mtlfast import _native, _tiles, reference
+from mtlfast import _native, _native_cuda, _tiles, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
@@ -30,6 +30,7 @@ LAYERS = [
     {"_graph_forms"},
     {"task_graph", "_adjacency", "_neighbors"},
     {"_ops", "_config"},
+    {"_native_cuda"},
     {"_checks", "_compat", "_cache"},
     {"_native", "_tiles"},
     {"_spectral"},
@@ -141,12 +142,14 @@ def registered_ops():
 
 @pytest.mark.parametrize("name", registered_ops())
 def test_an_op_has_twins_of_its_signature(name):
-    """torch.ops.mtlfast.x, reference.x and _native.x take the same arguments in the same order."""
+    """torch.ops.mtlfast.x, its fallback and its kernels take the same arguments in one order."""
     schema = getattr(torch.ops.mtlfast, name).default._schema
     wanted = [argument.name for argument in schema.arguments]
     rooms = [_tiles] if hasattr(_tiles, name) else [reference, _native]
     if name == "edge_structure":  # index work in torch, the same on every device
         rooms = [reference]
+    if name in _native_cuda.TWINS:
+        rooms.append(_native_cuda)
     for room in rooms:
         function = inspect.unwrap(getattr(room, name))
         assert list(inspect.signature(function).parameters) == wanted, room.__name__
@@ -160,6 +163,16 @@ def test_kernels_are_bound_under_their_own_names():
     assert len(kernels) == len(set(kernels)) > 0
     assert set(kernels) <= set(bound)
     assert set(kernels) <= called
+
+
+def test_cuda_kernels_are_bound_under_their_own_names():
+    """Every function of cuda/kernels.h is bound by module.cpp and called by _native_cuda.py."""
+    text = (ROOT / "csrc/cuda/kernels.h").read_text()
+    kernels = {f"cuda_{name}" for name in re.findall(r"^(?:void|int64_t) (\w+)\(", text, re.M)}
+    bound = set(re.findall(r'm\.def\("(cuda_\w+)"', (ROOT / "csrc/module.cpp").read_text()))
+    called = set(re.findall(r"_kernels\.(\w+)", (PACKAGE / "_native_cuda.py").read_text()))
+    assert kernels
+    assert kernels == bound == called
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)

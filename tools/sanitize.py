@@ -228,7 +228,7 @@ def make_copy(folder):
 
 
 def build(folder):
-    environment = os.environ | {"MTLFAST_SANITIZE": "address,undefined"}
+    environment = os.environ | {"MTLFAST_SANITIZE": "address,undefined", "MTLFAST_CUDA": "0"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:

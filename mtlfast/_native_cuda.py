@@ -1,0 +1,76 @@
+"""The CUDA twins of the functions of the same name in :mod:`mtlfast._native`.
+
+Work is queued on the current stream; work space comes from torch's allocator, and nothing waits.
+"""
+
+import torch
+
+from mtlfast import _native
+from mtlfast._compat import current_stream
+from mtlfast._native import _CODES, _MEAN, _NOTHING, _OUT, _in_place, real_dtype
+
+_kernels = _native._C
+
+TWINS = (
+    "pairwise_value",
+    "pairwise_value_grad",
+    "pairwise_affine",
+    "pairwise_add_",
+    "pairwise_shrink_",
+)
+OPS = TWINS if not _native.missing and _native.build_info()["cuda"] else ()  # of this build
+
+
+def _place(w):
+    """The device's index and the address of its current stream."""
+    index = w.get_device()
+    return index, current_stream(index)
+
+
+def pairwise_value(w):
+    w = w.contiguous()
+    num_tasks, dim = w.shape
+    real = real_dtype(w.dtype)
+    if not w.numel():
+        return w.new_zeros((), dtype=real), w.new_zeros((2, dim), dtype=real)
+    value, mean = w.new_empty((), dtype=real), w.new_empty((2, dim), dtype=real)
+    size = _kernels.cuda_pairwise_workspace(_CODES[w.dtype], num_tasks, dim)
+    work = w.new_empty((size,), dtype=torch.uint8)
+    _kernels.cuda_pairwise_value(
+        _CODES[w.dtype], w.data_ptr(), num_tasks, dim, 1.0,
+        value.data_ptr(), mean.data_ptr(), work.data_ptr(), *_place(w),
+    )  # fmt: skip
+    return value, mean
+
+
+def pairwise_value_grad(w):
+    value, mean = pairwise_value(w)
+    return value, _affine(w, mean, None, 4.0 * w.shape[0], _NOTHING, _like(w))
+
+
+def pairwise_affine(w, mean, scale, factor, add_mean):
+    return _affine(w, mean, scale, factor, _MEAN if add_mean else _NOTHING, _like(w))
+
+
+def pairwise_add_(out, w, mean, factor):
+    _in_place(out, lambda dense: _affine(w, mean, None, factor, _OUT, dense))
+
+
+def pairwise_shrink_(out, mean, factor):
+    _in_place(out, lambda dense: _affine(dense, mean, None, factor, _MEAN, dense))
+
+
+def _like(w):
+    return torch.empty_like(w, memory_format=torch.contiguous_format)
+
+
+def _affine(w, mean, scale, factor, plus, out):
+    w, mean = w.contiguous(), mean.contiguous()
+    if scale is not None:
+        scale = scale.to(mean.dtype)
+    if w.numel():
+        _kernels.cuda_pairwise_affine(
+            _CODES[w.dtype], w.data_ptr(), mean.data_ptr(), *w.shape, factor,
+            0 if scale is None else scale.data_ptr(), plus, out.data_ptr(), *_place(w),
+        )  # fmt: skip
+    return out

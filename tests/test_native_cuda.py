@@ -1,0 +1,112 @@
+"""The Python side of the CUDA kernels, on tensors in host memory: the kernels run in the shim."""
+
+import ctypes
+import re
+
+import pytest
+import torch
+from cuda_shim import build
+
+from mtlfast import _native, _native_cuda
+
+pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
+each_dtype = pytest.mark.parametrize("dtype", list(_native._CODES), ids=str)
+
+
+class Shim:
+    """The functions of the compiled module that start CUDA kernels, by way of the shim."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+        names = re.findall(r"m\.def\(\"cuda_(\w+)\"", (build.ROOT / "csrc/module.cpp").read_text())
+        for name in names:
+            setattr(self, f"cuda_{name}", self._function(name))
+
+    def _function(self, name):
+        function = getattr(self._library, name)
+        is_size = name.endswith("_workspace")
+        function.restype = ctypes.c_int64 if is_size else ctypes.c_char_p
+
+        def call(*args):
+            if not is_size:
+                *args, device, stream = args
+                assert (device, stream) == (-1, 4711)  # a tensor on the CPU has no index
+            error = function(*(ctypes.c_double(a) if type(a) is float else _wide(a) for a in args))
+            assert is_size or error is None, error
+            return error
+
+        return call
+
+
+def _wide(number):
+    return ctypes.c_uint64(number) if number >= 0 else ctypes.c_int64(number)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return build.build(tmp_path_factory.mktemp("cuda_shim"))
+
+
+@pytest.fixture(autouse=True)
+def shim(library, monkeypatch):
+    monkeypatch.setattr(_native_cuda, "_kernels", Shim(library))
+    monkeypatch.setattr(_native_cuda, "current_stream", lambda index: 4711)
+
+
+def tasks(dtype, shape=(37, 21)):
+    return (1 + torch.randn(shape, generator=torch.Generator().manual_seed(0))).to(dtype)
+
+
+def close(actual, expected, units=4):
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    u = torch.finfo(actual.dtype).eps / 2
+    error = (actual - expected).double().norm()
+    assert error <= units * u * expected.double().norm(), float(error)
+
+
+@each_dtype
+@pytest.mark.parametrize("transposed", [False, True])
+def test_pairwise_value(dtype, transposed):
+    w = tasks(dtype).T if transposed else tasks(dtype)
+    for actual, expected in zip(
+        (*_native_cuda.pairwise_value(w), *_native_cuda.pairwise_value_grad(w)),
+        (*_native.pairwise_value(w), *_native.pairwise_value_grad(w)),
+        strict=True,
+    ):
+        close(actual, expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("add_mean", [False, True])
+def test_pairwise_affine(dtype, add_mean):
+    w = tasks(dtype)
+    _, mean = _native.pairwise_value(w)
+    upstream = torch.tensor(0.75, dtype=dtype)
+    actual = _native_cuda.pairwise_affine(w, mean, upstream, 0.3, add_mean)
+    close(actual, _native.pairwise_affine(w, mean, upstream, 0.3, add_mean))
+
+
+@each_dtype
+@pytest.mark.parametrize("strided", [False, True])
+def test_in_place(dtype, strided):
+    w = tasks(dtype)
+    _, mean = _native.pairwise_value(w)
+    for name, args in (("pairwise_add_", (w, mean, 0.3)), ("pairwise_shrink_", (mean, 0.3))):
+        results = []
+        for room in (_native, _native_cuda):
+            out = tasks(dtype, (37, 42))[:, ::2] if strided else tasks(dtype)
+            version = out._version
+            getattr(room, name)(out, *args)
+            assert out._version > version
+            results.append(out)
+        close(*results)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_no_elements(shape):
+    w = torch.empty(shape)
+    value, mean = _native_cuda.pairwise_value(w)
+    assert value == 0
+    assert torch.equal(mean, torch.zeros(2, shape[1]))
+    assert _native_cuda.pairwise_value_grad(w)[1].shape == shape
