@@ -1,11 +1,10 @@
 """CUDA kernels without a GPU: their source runs on the host, thread by thread, in many orders."""
 
-import pytest
-from cuda_shim import build, mutants, pairwise
-from cuda_shim.kernels import ELEMENTS, Kernels
+from functools import partial
 
-# seed of the order (0 is the natural one), elements off the alignment of W and of the result
-SCHEDULES = [(0, 0, 0), (1, 0, 0), (2, 1, 1), (3, 0, 1)]
+import pytest
+from cuda_shim import build, graph, mutants, pairwise
+from cuda_shim.kernels import ELEMENTS, Kernels, same_bits
 
 pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
 each_element = pytest.mark.parametrize("element", ELEMENTS, ids=lambda e: e.name)
@@ -16,22 +15,12 @@ def kernels(tmp_path_factory):
     return Kernels(build.build(tmp_path_factory.mktemp("cuda_shim")))
 
 
-def same_bits(kernels, run):
-    """Runs with every schedule; the results, given as bytes, must not depend on it."""
-    results = set()
-    for seed, *shifts in SCHEDULES:
-        kernels.seed(seed)
-        results.add(run(*shifts))
-    kernels.seed(0)
-    assert len(results) == 1
-
-
 @each_element
 @pytest.mark.parametrize("shape", pairwise.SHAPES + pairwise.EMPTY, ids=str)
 def test_pairwise(kernels, element, shape):
     for spread in pairwise.SPREADS:
         stored = pairwise.tasks(element, *shape, spread)
-        same_bits(kernels, lambda *shifts, w=stored: pairwise.check(kernels, element, w, *shifts))
+        same_bits(kernels, partial(pairwise.check, kernels, element, stored))
 
 
 @each_element
@@ -44,9 +33,23 @@ def test_pairwise_of_a_sample_far_from_the_mean(kernels, element):
     pairwise.check(kernels, element, pairwise.outliers(element))
 
 
-def test_pairwise_beyond_32_bits(kernels):
-    pairwise.check_long_offsets(kernels)
+@each_element
+@pytest.mark.parametrize("case", graph.CASES + graph.EMPTY, ids=str)
+def test_graph(kernels, element, case):
+    for spread, with_order in ((1.0, True), (1e-7, False)):
+        run = partial(graph.check, kernels, element, case, spread, with_order=with_order)
+        same_bits(kernels, run)
+
+
+@each_element
+def test_graph_without_an_edge(kernels, element):
+    graph.check_no_edge(kernels, element)
+
+
+def test_sizes_beyond_32_bits(kernels):
     pairwise.check_sizes(kernels)
+    pairwise.check_long_offsets(kernels)
+    graph.check_long_offsets(kernels)
 
 
 def test_sanitizers_and_planted_bugs(tmp_path):

@@ -19,7 +19,7 @@ namespace cuda {
 namespace {
 
 constexpr int kRun = 32;               // rows summed in W's arithmetic type
-constexpr int kFlight = 4;             // rows whose loads are under way at once
+constexpr int kRowsFlight = 4;         // whose loads are under way at once
 constexpr int kSamples = 8;            // tasks whose mean shifts a slice
 constexpr int64_t kMostBlocks = 1024;  // of moments, where there are fewer panels
 constexpr int64_t kLeastRows = 8;      // of a slice
@@ -58,7 +58,7 @@ __device__ __forceinline__ void add_run(const T* w, int64_t length, int64_t coun
   while (count > 0) {
     Real<T> s[V] = {}, q[V] = {};
     const int rows = count < kRun ? int(count) : kRun;
-    constexpr int flight = ALIGNED ? kFlight : 1;  // the others load V elements at once as it is
+    constexpr int flight = ALIGNED ? kRowsFlight : 1;  // the others load V elements at once as it is
     int i = 0;
     for (; i + flight <= rows; i += flight, w += flight * length) {
       add_rows<ALIGNED, flight>(w, length, n, shift, s, q);
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   const T* row = w + place.first;
   T* to = out + place.first;
-  constexpr int flight = !ALIGNED ? 1 : PLUS == Plus::out ? kFlight / 2 : kFlight;
+  constexpr int flight = !ALIGNED ? 1 : PLUS == Plus::out ? kRowsFlight / 2 : kRowsFlight;
   int64_t i = 0;
   for (; i + flight <= place.count; i += flight, row += flight * cut.length) {
     affine_rows<ALIGNED, flight, PLUS>(row, cut.length, place.used, hi, lo, scale, to);

@@ -8,16 +8,16 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 
-from cuda_shim import pairwise
-from cuda_shim.kernels import ELEMENTS, Kernels, ShimError
+from cuda_shim import graph, pairwise
+from cuda_shim.kernels import ELEMENTS, SCHEDULES, Kernels, ShimError, same_bits
 from cuda_shim.mutants import MUTANTS
 
-SCHEDULES = ((0, 0, 0), (3, 1, 1), (4, 0, 1))  # seed, elements off the alignment of W and of out
 SECONDS = 60  # until a run that hangs is ended
 
 
-def run_checks(kernels, elements=ELEMENTS):
+def check_pairwise(kernels, elements):
     pairwise.check_sizes(kernels)
     pairwise.check_long_offsets(kernels)
     for element in elements:
@@ -25,15 +25,27 @@ def run_checks(kernels, elements=ELEMENTS):
         pairwise.check(kernels, element, pairwise.outliers(element))
         for shape in [*pairwise.EMPTY, *pairwise.SHAPES]:
             stored = pairwise.tasks(element, *shape, 1e-7)
-            bits = set()
-            for seed, *shifts in SCHEDULES:
-                kernels.seed(seed)
-                bits.add(pairwise.check(kernels, element, stored, *shifts))
-            assert len(bits) == 1, "bits"
+            same_bits(kernels, partial(pairwise.check, kernels, element, stored), SCHEDULES[1:])
 
 
-def run_planted(kernels, number):
-    """What a child that runs with this bug reports; None where it reports nothing."""
+def check_graph(kernels, elements):
+    graph.check_long_offsets(kernels)
+    for element in elements:
+        graph.check_no_edge(kernels, element)
+        for case in [*graph.EMPTY, *graph.CASES]:
+            same_bits(kernels, partial(graph.check, kernels, element, case, 1e-3), SCHEDULES[1:])
+
+
+def run_checks(kernels, elements=ELEMENTS, file=""):
+    """All checks, or those that reach a file of one kernel."""
+    if file not in ("graph.cu", "edges.h"):
+        check_pairwise(kernels, elements)
+    if file != "pairwise.cu":
+        check_graph(kernels, elements)
+
+
+def run_planted(kernels, number, file):
+    """What a child that runs with this bug in a file reports; None where it reports nothing."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -41,7 +53,7 @@ def run_planted(kernels, number):
         signal.alarm(SECONDS)
         kernels.plant(number)
         try:
-            run_checks(kernels, ELEMENTS[::2])
+            run_checks(kernels, ELEMENTS[::2], file)
         except (AssertionError, ShimError) as error:
             os.write(2, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
@@ -55,8 +67,8 @@ def run_planted(kernels, number):
 def main(path):
     kernels = Kernels(path)
     run_checks(kernels)
-    for number, (name, (*_, expected)) in enumerate(MUTANTS.items(), 1):
-        report = run_planted(kernels, number)
+    for number, (name, (file, _, _, expected)) in enumerate(MUTANTS.items(), 1):
+        report = run_planted(kernels, number, file)
         found = report and re.search(expected, report)
         sys.stdout.write(f"{found[0] if found else f'UNNOTICED {report}'}: {name}\n")
     sys.stdout.write("finished\n")

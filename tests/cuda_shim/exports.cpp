@@ -50,4 +50,18 @@ const char* pairwise_affine(int dtype, const void* w, const void* mean, int64_t 
   });
 }
 
+int64_t graph_workspace(int dtype, int64_t K, int64_t d, int64_t E) {
+  return cuda::graph_workspace(DType(dtype), K, d, E);
+}
+
+const char* graph_value(int dtype, const void* w, const int64_t* row_ptr, const int32_t* col,
+                        const void* weight, const int32_t* order, int64_t K, int64_t d, int64_t E,
+                        double value_scale, void* value, void* grad, double factor,
+                        const void* upstream, int plus, void* workspace) {
+  return guarded([&] {
+    cuda::graph_value(DType(dtype), w, {row_ptr, col, weight, order}, K, d, E, value_scale, value,
+                      grad, {factor, upstream}, Plus(plus), workspace, kStream);
+  });
+}
+
 }  // extern "C"

@@ -107,6 +107,18 @@ class Kernels:
         self.call("pairwise_affine", element.code, w, mean, *w.shape, factor, upstream, plus, out)
         return out
 
+    def graph_value(self, element, w, graph, scale, grad, factor, upstream, plus):
+        """``graph`` is (row_ptr, col, weight, order or None)."""
+        edges = len(graph[1])
+        value = blank((1,), element.real)
+        count = self.workspace("graph_workspace", element.code, *w.shape, edges)
+        work = blank((count,), np.uint8)
+        self.call(
+            "graph_value", element.code, w, *graph, *w.shape, edges, scale, value, grad, factor,
+            upstream, plus, work,
+        )  # fmt: skip
+        return value
+
 
 def _as_c(arg):
     if arg is None:
@@ -114,3 +126,17 @@ def _as_c(arg):
     if isinstance(arg, np.ndarray):
         return ctypes.c_void_p(arg.ctypes.data)
     return ctypes.c_double(arg) if isinstance(arg, float) else ctypes.c_int64(arg)
+
+
+# seed of the order (0 is the natural one), elements off the alignment of W and of the result
+SCHEDULES = [(0, 0, 0), (1, 0, 0), (2, 1, 1), (3, 0, 1)]
+
+
+def same_bits(kernels, run, schedules=SCHEDULES):
+    """Runs with every schedule; the results, given as bytes, must not depend on it."""
+    results = set()
+    for seed, *shifts in schedules:
+        kernels.seed(seed)
+        results.add(run(*shifts))
+    kernels.seed(0)
+    assert len(results) == 1, "bits"

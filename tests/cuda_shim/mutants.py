@@ -6,7 +6,7 @@ All are written into a copy of csrc, each behind a switch, so that one build ser
 import shutil
 
 BARRIER = "__syncthreads();"
-RESULT = "value|affine|bits|in place|has returned"  # the latter where threads decide differently
+RESULT = "value|affine|gradient|bits|in place|has returned"  # the last: threads disagree
 HEAP = "heap-buffer-overflow|unknown-crash"
 SHARED = "use-after-poison|past the end|index .* out of bounds"
 
@@ -96,6 +96,72 @@ MUTANTS = {
         "first = slice * cut.rows * cut.length",
         "first = (ON ? int(slice) * int(cut.rows * cut.length) : slice * cut.rows * cut.length)",
         "signed integer overflow",
+    ),
+    "part vectors taken for whole": (
+        "rows.h",
+        "part.x[v] = v < n ?",
+        "part.x[v] = ON || v < n ?",
+        HEAP,
+    ),
+    "groups of a warp that stop when they are done": (
+        "edges.h",
+        "most = warp_max(count);",
+        "most = ON ? count : warp_max(count);",
+        "has returned|waits at",
+    ),
+    "an edge too many": (
+        "edges.h",
+        "if (done + lane < count) {",
+        "if (done + lane < count + ON) {",
+        f"{HEAP}|{RESULT}",
+    ),
+    "edges of weight zero": (
+        "edges.h",
+        "if (s[u] == 0) continue;",
+        "if (!ON && s[u] == 0) continue;",
+        RESULT,
+    ),
+    "weights from another group": (
+        "edges.h",
+        "s[u] = __shfl_sync(kAllLanes, weight, e + u, lanes);",
+        "s[u] = __shfl_sync(kAllLanes, weight, e + u, ON ? kLanes : lanes);",
+        RESULT,
+    ),
+    "neighbours at offsets of 32 bits": (
+        "edges.h",
+        "int64_t(j[u]) * d",
+        "(ON ? j[u] * int(d) : int64_t(j[u]) * d)",
+        "signed integer overflow",
+    ),
+    "a tile too many": (
+        "graph.cu",
+        "t < tiles.count && t * kTile < end",
+        "t < tiles.count + ON && t * kTile < end",
+        HEAP,
+    ),
+    "the edges behind the tiles": (
+        "graph.cu",
+        "const bool is_before = is_tiled &&",
+        "const bool is_before = !ON && is_tiled &&",
+        RESULT,
+    ),
+    "groups of a tile that are not added up": (
+        "graph.cu",
+        "for (int step = lanes; step < kLanes;",
+        "for (int step = lanes << ON; step < kLanes;",
+        RESULT,
+    ),
+    "each tile of a row writes it": (
+        "graph.cu",
+        "(first > 0 && tiles.row",
+        "(!ON && first > 0 && tiles.row",
+        RESULT,
+    ),
+    "a gradient off the alignment of vectors": (
+        "graph.cu",
+        "is_aligned(rows) && is_aligned(gradient.out) &&",
+        "is_aligned(rows) && (ON || is_aligned(gradient.out)) &&",
+        "misaligned address",
     ),
     "a workspace of 32 bits": (
         "pairwise.cu",
