@@ -213,6 +213,22 @@ void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, do
        Stream{device, optional(stream)});
 }
 
+int64_t graph_workspace(int type, int64_t K, int64_t d, int64_t E) {
+  return mtlfast::cuda::graph_workspace(dtype(type), size(K), size(d), size(E));
+}
+
+void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, Address order,
+                 int64_t K, int64_t d, int64_t E, double value_scale, Address value, Address grad,
+                 double factor, Address upstream, int plus, Address workspace, int device,
+                 Address stream) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight);
+  rows.order = optional<const int32_t>(order);
+  call(mtlfast::cuda::graph_value, dtype(type), required(w), rows, size(K), size(d), size(E),
+       value_scale, required(value), optional(grad),
+       mtlfast::cuda::Scale{factor, optional(upstream)}, plus_of(plus), required(workspace),
+       Stream{device, optional(stream)});
+}
+
 }  // namespace cuda
 #endif
 
@@ -284,6 +300,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("cuda_pairwise_workspace", &cuda::pairwise_workspace);
   m.def("cuda_pairwise_value", &cuda::pairwise_value);
   m.def("cuda_pairwise_affine", &cuda::pairwise_affine);
+  m.def("cuda_graph_workspace", &cuda::graph_workspace);
+  m.def("cuda_graph_value", &cuda::graph_value);
 #endif
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);

@@ -7,7 +7,7 @@ import torch
 
 from mtlfast import _native
 from mtlfast._compat import current_stream
-from mtlfast._native import _CODES, _MEAN, _NOTHING, _OUT, _in_place, real_dtype
+from mtlfast._native import _CODES, _MEAN, _NOTHING, _OUT, _changed, _in_place, real_dtype
 
 _kernels = _native._C
 
@@ -17,6 +17,8 @@ TWINS = (
     "pairwise_affine",
     "pairwise_add_",
     "pairwise_shrink_",
+    "graph_value",
+    "graph_add_",
 )
 OPS = TWINS if not _native.missing and _native.build_info()["cuda"] else ()  # of this build
 
@@ -74,3 +76,39 @@ def _affine(w, mean, scale, factor, plus, out):
             0 if scale is None else scale.data_ptr(), plus, out.data_ptr(), *_place(w),
         )  # fmt: skip
     return out
+
+
+def graph_value(w, row_ptr, col, weight, order, scale):
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        grad = w.new_empty((0,)) if scale is None else torch.zeros_like(w)
+        return w.new_zeros((), dtype=real_dtype(w.dtype)), grad
+    grad = w.new_empty((0,)) if scale is None else torch.empty_like(w)
+    target = None if scale is None else grad
+    return _graph_value(w, row_ptr, col, weight, order, target, 1.0, scale, _NOTHING), grad
+
+
+def graph_add_(out, w, row_ptr, col, weight, order, factor):
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        return w.new_zeros((), dtype=real_dtype(w.dtype))
+    dense = out.contiguous()
+    value = _graph_value(w, row_ptr, col, weight, order, dense, factor, None, _OUT)
+    _changed(out, dense)
+    return value
+
+
+def _graph_value(w, row_ptr, col, weight, order, grad, factor, scale, plus):
+    real, code, sizes = real_dtype(w.dtype), _CODES[w.dtype], (*w.shape, col.shape[0])
+    row_ptr, col, weight = row_ptr.contiguous(), col.contiguous(), weight.contiguous()
+    if scale is not None:
+        scale = scale.to(real)
+    value = w.new_empty((), dtype=real)
+    work = w.new_empty((_kernels.cuda_graph_workspace(code, *sizes),), dtype=torch.uint8)
+    _kernels.cuda_graph_value(
+        code, w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+        0 if order is None else order.data_ptr(), *sizes, 1.0, value.data_ptr(),
+        0 if grad is None else grad.data_ptr(), factor, 0 if scale is None else scale.data_ptr(),
+        plus, work.data_ptr(), *_place(w),
+    )  # fmt: skip
+    return value

@@ -103,6 +103,51 @@ def test_in_place(dtype, strided):
         close(*results)
 
 
+def graph(dtype, num_tasks):
+    """CSR rows, in an order, of a graph with a hub and a task without edges."""
+    make = torch.Generator().manual_seed(1)
+    weight = torch.rand((num_tasks, num_tasks), generator=make) + 0.1
+    linked = weight < 0.3
+    linked[0] = True
+    linked |= linked.T.clone()
+    linked[-1] = linked[:, -1] = False
+    linked.fill_diagonal_(False)
+    row, col = linked.nonzero(as_tuple=True)
+    row_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), linked.sum(1).cumsum(0)])
+    weight = (weight + weight.T)[row, col].to(_native.real_dtype(dtype))
+    return row_ptr, col.int(), weight
+
+
+@each_dtype
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_graph_value(dtype, ordered, scaled):
+    w, order = tasks(dtype, (300, 21)), None
+    csr = graph(dtype, 300)
+    if ordered:
+        order = torch.randperm(300, generator=torch.Generator().manual_seed(2)).int()
+        csr = _native.graph_reorder(*csr, order)
+    scale = torch.tensor(0.75, dtype=dtype) if scaled else None
+    results = [room.graph_value(w, *csr, order, scale) for room in (_native, _native_cuda)]
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("strided", [False, True])
+def test_graph_in_place(dtype, strided):
+    w, csr = tasks(dtype, (60, 21)), graph(dtype, 60)
+    results = []
+    for room in (_native, _native_cuda):
+        out = tasks(dtype, (60, 42))[:, ::2] if strided else tasks(dtype, (60, 21))
+        version = out._version
+        value = room.graph_add_(out, w, *csr, None, 0.3)
+        assert out._version > version
+        results.append((value, out))
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
 def test_no_elements(shape):
     w = torch.empty(shape)
@@ -110,3 +155,7 @@ def test_no_elements(shape):
     assert value == 0
     assert torch.equal(mean, torch.zeros(2, shape[1]))
     assert _native_cuda.pairwise_value_grad(w)[1].shape == shape
+    no_edges = torch.zeros(shape[0] + 1, dtype=torch.int64), torch.empty(0).int(), torch.empty(0)
+    value, grad = _native_cuda.graph_value(w, *no_edges, None, torch.ones(()))
+    assert value == 0
+    assert grad.shape == shape
