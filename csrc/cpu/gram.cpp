@@ -113,16 +113,6 @@ void copy_transposed(const T* omega, int64_t K, int64_t i, int64_t j, Real* out)
   }
 }
 
-using Half = float __attribute__((vector_size(32)));
-
-// Eight elements in double, and back.
-MTLFAST_INLINE F64 load_wide(const double* p) { return load_raw<F64>(p); }
-MTLFAST_INLINE F64 load_wide(const float* p) {
-  return __builtin_convertvector(load_raw<Half>(p), F64);
-}
-MTLFAST_INLINE void store_narrow(double* p, F64 x) { store_raw(p, x); }
-MTLFAST_INLINE void store_narrow(float* p, F64 x) { store_raw(p, __builtin_convertvector(x, Half)); }
-
 template <class T>
 class Tiles {
  public:
