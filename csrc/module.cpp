@@ -22,9 +22,10 @@ using Address = std::uintptr_t;
 
 const CpuKernels* kernels = mtlfast::cpu_kernels();
 
+// An array without elements may lack an address.
 template <class T = void>
-T* required(Address address) {
-  if (address == 0) throw py::value_error("mtlfast._C: a required address is null");
+T* required(Address address, int64_t elements = 1) {
+  if (address == 0 && elements > 0) throw py::value_error("mtlfast._C: a required address is null");
   return reinterpret_cast<T*>(address);
 }
 
@@ -139,10 +140,12 @@ void gram_dense(int type, Address w, Address omega, int64_t K, int64_t d, Addres
 }
 
 void gram_edges(int type, Address w, Address row, Address col, Address values, int64_t K, int64_t d,
-                int64_t E, Address products, Address grad, int threads) {
-  call(kernels->gram_edges, dtype(type), required(w), required<const int64_t>(row),
-       required<const int64_t>(col), required<const double>(values), size(K), size(d), size(E),
-       required<double>(products), optional<double>(grad), threads);
+                int64_t E, Address value, Address grad, Address values_grad, int threads) {
+  double result;
+  call(kernels->gram_edges, dtype(type), required(w), required<const int64_t>(row, E),
+       required<const int64_t>(col, E), required(values, E), size(K), size(d), size(E), &result,
+       optional(grad), optional(values_grad), threads);
+  store(dtype(type), value, result);
 }
 
 void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,

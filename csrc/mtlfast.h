@@ -65,12 +65,13 @@ struct CpuKernels {
   void (*gram_dense)(DType, const void* w /*[K, d]*/, const void* omega /*[K, K]*/, int64_t K,
                      int64_t d, double* value /*[1]*/, void* grad /*[K, d] or null*/, int threads);
 
-  // products[e] = ⟨w_row(e), w_col(e)⟩;  grad_i −= 2 Σ_j (ω_ij + ω_ji) w_j with ω_row(e)col(e) =
-  // values[e], left alone when grad is null.  DType is float32 or float64.
+  // The same for a sparse Ω with ω_row(e)col(e) = values[e], no entry twice;  values_grad[e] =
+  // −2 (⟨w_row(e), w_col(e)⟩ − values[e]).  A gradient is left out when it is null.  E, K < 2³¹;
+  // values and gradients are of W's arithmetic type.
   void (*gram_edges)(DType, const void* w /*[K, d]*/, const int64_t* row /*[E]*/,
-                     const int64_t* col /*[E]*/, const double* values /*[E]*/, int64_t K, int64_t d,
-                     int64_t E, double* products /*[E]*/, double* grad /*[K, d] or null*/,
-                     int threads);
+                     const int64_t* col /*[E]*/, const void* values /*[E]*/, int64_t K, int64_t d,
+                     int64_t E, double* value /*[1]*/, void* grad /*[K, d] or null*/,
+                     void* values_grad /*[E] or null*/, int threads);
 
   // Tasks member[ptr[g] .. ptr[g+1]) are linked all to all with weight 1 in both directions:
   // value = Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;  grad_i = 4·scale·n_g (w_i − w̄_g), left out when grad

@@ -267,24 +267,20 @@ def gram_dense(w, omega, want_grad):
     return value, grad
 
 
-def gram_edges(w, row, col, values, want_grad):
-    if not (w.numel() and row.numel()) or row.numel() >= 2**31:
-        return _tiles.gram_edges(w, row, col, values, want_grad)
-    real = w.contiguous() if w.dtype == torch.float64 else w.float().contiguous()
-    row, col = row.contiguous(), col.contiguous()
-    v, x = values.double().contiguous(), empty(w.shape, torch.float64).copy_(w)
-    small = x.T @ x
-    products = empty(row.shape, torch.float64)
-    grad = empty(w.shape if want_grad else (0, w.shape[1]), torch.float64)
-    if want_grad:
-        torch.mm(x, 4 * small, out=grad)
-    del x
+def gram_edges(w, row, col, values, want_w, want_values):
+    if not w.numel() or max(w.shape[0], row.numel()) >= 2**31:
+        return _tiles.gram_edges(w, row, col, values, want_w, want_values)
+    real = real_dtype(w.dtype)
+    w, row, col, values = (t.contiguous() for t in (w, row, col, values.to(real)))
+    value = torch.empty((), dtype=real, device="cpu")
+    grad = empty(w.shape if want_w else (0, w.shape[1]), real)
+    values_grad = empty(values.shape if want_values else (0,), real)
     _C.gram_edges(
-        _CODES[real.dtype], real.data_ptr(), row.data_ptr(), col.data_ptr(), v.data_ptr(),
-        *w.shape, row.shape[0], products.data_ptr(), grad.data_ptr() if want_grad else 0,
-        torch.get_num_threads(),
+        _CODES[w.dtype], w.data_ptr(), row.data_ptr(), col.data_ptr(), values.data_ptr(),
+        *w.shape, row.shape[0], value.data_ptr(), grad.data_ptr() if want_w else 0,
+        values_grad.data_ptr() if want_values else 0, torch.get_num_threads(),
     )  # fmt: skip
-    return _tiles.edge_results(w, small, products, v, grad)
+    return value, grad, values_grad
 
 
 def group_prox(w, ptr, member, step):

@@ -142,12 +142,12 @@ _TILED = {
     "gram_dense_omega_grad(Tensor w, Tensor omega, Tensor scale) -> Tensor": (
         lambda w, omega, scale: torch.empty_like(omega, memory_format=torch.contiguous_format)
     ),
-    "gram_edges(Tensor w, Tensor row, Tensor col, Tensor values, bool want_grad)"
+    "gram_edges(Tensor w, Tensor row, Tensor col, Tensor values, bool want_w, bool want_values)"
     " -> (Tensor, Tensor, Tensor)": (
-        lambda w, row, col, values, want_grad: (
+        lambda w, row, col, values, want_w, want_values: (
             _value(w),
-            _rows(w, want_grad),
-            _value(w, values.shape),
+            _rows(w, want_w),
+            _value(w, values.shape if want_values else (0,)),
         )
     ),
     "gram_factor(Tensor w, Tensor factor, bool want_w, bool want_factor)"

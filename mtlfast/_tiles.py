@@ -100,8 +100,8 @@ def _edge_products(x, row, col):
     return products
 
 
-def gram_edges(w, row, col, values, want_grad):
-    """Sparse Ω with distinct entries: the value, the gradient in W, the gradient in ``values``.
+def gram_edges(w, row, col, values, want_w, want_values):
+    """Sparse Ω with distinct entries: the value and the gradients in W and ``values``.
 
     Residuals at stored entries are exact; what W Wᵀ holds elsewhere is ‖WᵀW‖² − Σ <w_r, w_c>².
     """
@@ -109,19 +109,15 @@ def gram_edges(w, row, col, values, want_grad):
     products = _edge_products(x, row, col)
     small = x.T @ x
     grad = x.new_empty((0, x.shape[1]))
-    if want_grad:
+    if want_w:
         grad = x @ (4 * small)
         for index in (torch.stack([row, col]), torch.stack([col, row])):
             omega = torch.sparse_coo_tensor(index, v, (x.shape[0],) * 2, check_invariants=False)
             grad = torch.sparse.addmm(grad, omega, x, alpha=-2)
-    return edge_results(w, small, products, v, grad)
-
-
-def edge_results(w, small, products, v, grad):
-    """What :func:`gram_edges` returns, from WᵀW, products at stored entries and the gradient."""
     residual = products - v
-    elsewhere = (_square(small) - _square(products)).clamp(min=0)
-    return _real(elsewhere + _square(residual), w), _real(grad, w), _real(-2 * residual, w)
+    value = (_square(small) - _square(products)).clamp(min=0) + _square(residual)
+    values_grad = -2 * residual if want_values else residual.new_empty((0,))
+    return _real(value, w), _real(grad, w), _real(values_grad, w)
 
 
 # Below this share of ‖WᵀW‖², the expanded value in float64 keeps fewer than ten digits.

@@ -6,7 +6,13 @@ import torch
 
 from mtlfast import _ops, reference
 from mtlfast._checks import as_rows, check_float_tensor, check_reduction, check_same
-from mtlfast._compat import needs_reference, outside_transforms, wants_double_backward, wants_grad
+from mtlfast._compat import (
+    needs_reference,
+    outside_transforms,
+    scaled_,
+    wants_double_backward,
+    wants_grad,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -77,21 +83,24 @@ class _Edges(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, row, col, values):
         ctx.wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[3])
-        value, grad, values_grad = _ops.gram_edges(w, row, col, values, ctx.wanted[0])
-        ctx.save_for_backward(w, values, row, col, grad, values_grad)
+        value, *ctx.grads = _ops.gram_edges(w, row, col, values, *ctx.wanted)
+        ctx.save_for_backward(w, values, row, col)
         return value
 
     @staticmethod
     def backward(ctx, upstream):
-        w, values, row, col, grad, values_grad = ctx.saved_tensors
+        w, values, row, col = ctx.saved_tensors
         if wants_double_backward():
             grads = _recorded_grads(ctx, reference.gram_reg_edges, upstream, row, col)
             return grads[0], None, None, grads[1]
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:  # kept for one backward, which gave them away
+            grads = _ops.gram_edges(w, row, col, values, *ctx.wanted)[1:]
         return (
-            (upstream * grad).to(w.dtype) if ctx.wanted[0] else None,
+            scaled_(grads[0], upstream).to(w.dtype) if ctx.wanted[0] else None,
             None,
             None,
-            (upstream * values_grad).to(values.dtype) if ctx.wanted[1] else None,
+            scaled_(grads[1], upstream).to(values.dtype) if ctx.wanted[1] else None,
         )
 
 
@@ -116,9 +125,9 @@ class _Factor(torch.autograd.Function):
 
 def _check_indices(name, index, num_tasks):
     """Torch does not check the indices of a sparse tensor; a bad one reads foreign memory."""
-    bad = (index < 0) | (index >= num_tasks)
-    if bad.any():
-        at = int(bad.nonzero()[0])
+    lowest, highest = index.aminmax() if index.numel() else (0, -1)
+    if lowest < 0 or highest >= num_tasks:
+        at = int(((index < 0) | (index >= num_tasks)).nonzero()[0])
         raise ValueError(
             f"gram_reg: omega's {name} indices must be in [0, K={num_tasks}), "
             f"got {int(index[at])} at position {at}"
@@ -229,13 +238,13 @@ def gram_reg(W, omega, *, reduction="sum"):
 
     Cost: dense O(K²·d), reading Ω once for value and gradient; sparse O(K·d² + E·d) for E stored
     entries, checked anew in each call; LowRank O(K·(d+r)²). Memory beyond the arguments and
-    gradients: dense up to eight gradients in float64, sparse W and its gradient in float64 and
-    O(E), LowRank [W F] twice.
+    gradients: dense up to eight gradients in float64, sparse a copy of W and O(E + d²), LowRank
+    [W F] twice.
     A second derivative, a torch.func transform or forward mode takes the plain formula, which for
     a dense Ω does make K×K temporaries. Sparse and LowRank forms synchronise an accelerator.
-    Deterministic: with a dense Ω on the CPU, value and gradient in W have the same bits for any
-    number of threads and any CPU; the gradient in Ω and the other forms use torch's matrix
-    products, whose last bits may change with that number.
+    Deterministic: on the CPU, value and gradients for a sparse Ω, value and gradient in W for a
+    dense one, have the same bits for any number of threads and any CPU; the gradient in a dense Ω
+    and LowRank use torch's matrix products, whose last bits may change with that number.
 
     Example:
         >>> import torch
@@ -259,5 +268,5 @@ def gram_reg(W, omega, *, reduction="sum"):
     elif wants_grad(*args):
         value = function.apply(*args)
     else:
-        value = op(*args, *[False] * (2 if function is _Factor else 1))[0]
+        value = op(*args, *[False] * (1 if function is _Dense else 2))[0]
     return value / max(w.shape[0] ** 2, 1) if reduction == "mean" else value

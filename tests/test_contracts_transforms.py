@@ -189,7 +189,7 @@ def op_arguments(dtype):
         "edge_structure": (edges, 9),
         "gram_dense": (rows(9, 5), rows(9, 9), True),
         "gram_dense_omega_grad": (rows(9, 5), rows(9, 9), scale),
-        "gram_edges": (rows(9, 5), *edges, rows(4), True),
+        "gram_edges": (rows(9, 5), *edges, rows(4), True, True),
         "gram_factor": (rows(9, 5), rows(9, 2), True, False),
         "trace_norm_value": (rows(2, 9, 5), True),
         "trace_norm_shrink": (rows(2, 9, 5), torch.ones(2, dtype=torch.float64)),

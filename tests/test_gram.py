@@ -79,7 +79,7 @@ def close(actual, expected, tolerance):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (33, 7), (600, 3)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (33, 7), (600, 3), (300, 150)], ids=str)
 def test_value_and_gradients(size, form, dtype):
     w = randn(*size, dtype=dtype, scale=0.3).requires_grad_()
     leaf, make, dense = build(form, size[0], dtype)
@@ -235,6 +235,19 @@ def test_gradcheck(form, reduction):
     assert torch.autograd.gradgradcheck(function, inputs, nondet_tol=0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_second_backward_does_not_see_what_became_of_the_first(form):
+    leaf, make, dense = build(form, 6, torch.float64)
+    w = randn(6, 3).requires_grad_()
+    value = gram_reg(w, make(leaf.requires_grad_()))
+    for grad in torch.autograd.grad(value, (w, leaf), retain_graph=True):
+        grad.zero_()
+    upstream = torch.tensor(3.0, dtype=torch.float64)
+    got = torch.autograd.grad(value, (w, leaf), upstream)
+    for actual, wanted in zip(got, oracle(w, leaf, dense, 3.0)[1:], strict=True):
+        close(actual, wanted, 1e-14)
+
+
 def test_second_derivative_when_omega_depends_on_w():
     w = randn(4, 3).requires_grad_()
 
@@ -316,7 +329,7 @@ def test_opcheck():
     ops = torch.ops.mtlfast
     for want in (True, False):
         torch.library.opcheck(ops.gram_dense.default, (w, omega, want))
-        torch.library.opcheck(ops.gram_edges.default, (w, row, col, randn(3), want))
+        torch.library.opcheck(ops.gram_edges.default, (w, row, col, randn(3), want, not want))
         torch.library.opcheck(ops.gram_factor.default, (w, factor, want, not want))
     torch.library.opcheck(ops.gram_dense_omega_grad.default, (w, omega, randn(1)[0]))
 
@@ -401,18 +414,54 @@ def test_no_k_by_k_temporary():
     assert growth("ours") < 0.5
 
 
-@pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("K, d", [(5, 3), (130, 65), (700, 33)])
-def test_a_dense_omega_gives_the_same_bits_for_threads_and_instruction_sets(dtype, K, d):
-    W, omega = torch.randn(K, d).to(dtype), torch.randn(K, K).to(dtype)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_entries_in_any_order(dtype):
+    w = randn(300, 20, dtype=dtype)
+    index, values = sparse_values(300, dtype, density=0.1)
+    order = torch.randperm(len(values))
+    in_order = torch.ops.mtlfast.gram_edges(w, *index, values, True, True)
+    shuffled = torch.ops.mtlfast.gram_edges(w, *index[:, order], values[order], True, True)
+    for actual, expected in zip(shuffled, (*in_order[:2], in_order[2][order]), strict=True):
+        close(actual, expected.double(), 2.0**-22)
+
+
+def bits_for_threads_and_instruction_sets(W, omega, *others):
+    """The different outcomes of value and gradients in W and in ``others``."""
     seen = set()
     for threads in (1, 2, 3):
         for isa in _native.cpu_isas():
             torch.set_num_threads(threads)
             _native.use_isa(isa)
-            leaf = W.clone().requires_grad_()
-            value = gram_reg(leaf, omega)
-            value.backward()
-            seen.add((value.item(), str(leaf.grad.double().tolist())))
-    assert len(seen) == 1
+            value = gram_reg(W, omega(*others))
+            grads = torch.autograd.grad(value, (W, *others))
+            seen.add((value.item(), *(str(grad.double().tolist()) for grad in grads)))
+    return seen
+
+
+compiled = pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
+some_dtypes = pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str
+)
+
+
+@compiled
+@some_dtypes
+@pytest.mark.parametrize("K, d", [(5, 3), (130, 65), (700, 33)])
+def test_a_dense_omega_gives_the_same_bits_for_threads_and_instruction_sets(dtype, K, d):
+    W, omega = torch.randn(K, d).to(dtype).requires_grad_(), torch.randn(K, K).to(dtype)
+    assert len(bits_for_threads_and_instruction_sets(W, lambda: omega)) == 1
+
+
+@compiled
+@some_dtypes
+@pytest.mark.parametrize("density", [0, 0.1])
+@pytest.mark.parametrize("K, d", [(5, 3), (130, 65), (700, 33), (300, 300)])
+def test_a_sparse_omega_gives_the_same_bits_for_threads_and_instruction_sets(dtype, K, d, density):
+    W = torch.randn(K, d).to(dtype).requires_grad_()
+    index = (torch.rand(K, K) < density).nonzero().T
+    values = torch.randn(index.shape[1]).to(dtype).requires_grad_()
+
+    def omega(values):
+        return torch.sparse_coo_tensor(index, values, (K, K))
+
+    assert len(bits_for_threads_and_instruction_sets(W, omega, values)) == 1

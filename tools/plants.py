@@ -86,8 +86,20 @@ PLANTS = {
     ),
     "list an entry too many": (
         "cpu/gram_edges.cpp",
-        "const int64_t end = lists.begin[i + 1],",
-        "const int64_t end = lists.begin[i + 1] + ON,",
+        "k < entries_.row_begin[i + 1];",
+        "k < entries_.row_begin[i + 1] + ON;",
+        HEAP,
+    ),
+    "write past the last column of a task": (
+        "cpu/gram_edges.cpp",
+        "if (width >= 8)",
+        "if (ON || width >= 8)",
+        HEAP,
+    ),
+    "pad as if the last row went on": (
+        "common/gram_matrix.h",
+        "for (; j + N <= d; j += N)",
+        "for (; j + !ON * N <= d; j += N)",
         HEAP,
     ),
     "forget the panels": (

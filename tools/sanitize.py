@@ -84,7 +84,10 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.group_prox(w, tight(ptr, shift), tight(groups, shift), 0.1)
     native.edge_distance(few, src, dst)
     native.gram_dense(few, a.to(dtype), True)
-    native.gram_edges(few, src, dst, tight(torch.rand(1500), shift), True)
+    values = tight(torch.rand(1500, dtype=real), shift)
+    native.gram_edges(few, src, dst, values, True, True)
+    native.gram_edges(few, tight(src.sort().values, shift), dst, values, True, False)
+    native.gram_edges(few, src, dst, values, False, True)
     native.dense_distance(few)
 
 

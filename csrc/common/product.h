@@ -16,6 +16,16 @@ constexpr int kTileRows = 2;
 #endif
 constexpr int kTileVectors = 2;
 
+using Half = float __attribute__((vector_size(32)));
+
+// Eight elements in double, and back.
+MTLFAST_INLINE F64 load_wide(const double* p) { return load_raw<F64>(p); }
+MTLFAST_INLINE F64 load_wide(const float* p) {
+  return __builtin_convertvector(load_raw<Half>(p), F64);
+}
+MTLFAST_INLINE void store_narrow(double* p, F64 x) { store_raw(p, x); }
+MTLFAST_INLINE void store_narrow(float* p, F64 x) { store_raw(p, __builtin_convertvector(x, Half)); }
+
 // c [J, V vectors] += Σ_{r < rows} a[r, j] b[r, :] where a is [rows][lda]: the rows of aᵀb.
 template <int J, int V, class Real>
 MTLFAST_INLINE void add_outer(const Real* a, int64_t lda, const Real* b, int64_t ldb, int64_t rows,

@@ -36,7 +36,7 @@ class Tiles {
   using Real = typename Lane<T>::Real;
 
   Tiles(const T* w, const T* omega, int64_t K, int64_t d, bool want_grad, int threads)
-      : omega_(omega), w_(w, K, d, threads), K_(K), count_(ceil_div(K, kTile)),
+      : in_(w), omega_(omega), w_(w, K, d, threads), K_(K), count_(ceil_div(K, kTile)),
         pairs_(count_ * (count_ + 1) / 2), units_(pairs_ < kUnits ? pairs_ : kUnits),
         threads_(threads), want_grad_(want_grad),
         grads_(want_grad ? units_ * w_.rows * w_.ld : 0), blocks_(units_ * count_) {}
@@ -61,8 +61,8 @@ class Tiles {
     for_tiles([&](const Buffers& b, int64_t I, int64_t J) {
       return copy_negated_mean(omega_, K_, I * kTile, J * kTile, I != J, b.matrix.get());
     });
-    const Scratch<double> gram(w_.wide_ld * w_.wide_ld);
-    gram_matrix(gram.get());
+    const Padded<Real> rows(in_, K_, w_.d, threads_);
+    const GramMatrix<Real> gram(rows, threads_);
     Scratch<double> positive(count_), left(count_);
     parallel_for_even(count_, units_ * K_ * w_.ld, threads_, [&](int64_t I) {
       const Scratch<double> sums(kTile * w_.ld);
@@ -193,27 +193,6 @@ class Tiles {
     }
   }
 
-  // WᵀW [wide_ld, wide_ld]: its upper tiles by units of rows, added in their order.
-  void gram_matrix(double* gram) const {
-    const int64_t ld = w_.wide_ld;
-    Scratch<double> parts(units_ * ld * ld);
-    parallel_for(units_, K_ * ld * ld, threads_, [&](int64_t u) {
-      double* part = parts.get() + u * ld * ld;
-      for (int64_t k = 0; k < ld * ld; ++k) part[k] = 0;
-      for (int64_t I = count_ * u / units_; I < count_ * (u + 1) / units_; ++I) {
-        const double* rows = w_.wide.get() + I * kTile * ld;
-        add_upper(rows, rows, ld, kTile, part);
-      }
-    });
-    for (int64_t j = 0; j < ld; ++j) {
-      for (int64_t k = j; k < ld; ++k) {
-        double sum = 0;
-        for (int64_t u = 0; u < units_; ++u) sum += parts[(u * ld + j) * ld + k];
-        gram[j * ld + k] = gram[k * ld + j] = sum;
-      }
-    }
-  }
-
   struct Terms {
     double squared, mixed;  // Σ ⟨w_i, W(WᵀW)_i⟩ and Σ ⟨w_i, sums_i⟩
   };
@@ -291,7 +270,7 @@ class Tiles {
     }
   }
 
-  const T* omega_;
+  const T *in_, *omega_;
   Packed<Real> w_;
   int64_t K_, count_, pairs_, units_;
   int threads_;

@@ -1,15 +1,13 @@
 // What the dense Gram kernel reads: W with zeros around it, and tiles of Ω and of Ωᵀ.
 #pragma once
 
-#include "common/parallel.h"
-#include "common/product.h"
+#include "common/gram_matrix.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
 namespace {
 
-constexpr int64_t kTile = 128;   // rows and columns of a tile of W Wᵀ
-constexpr int64_t kColumns = 16; // of the residual, in registers: two vectors of double
+constexpr int64_t kTile = 128;  // rows and columns of a tile of W Wᵀ
 
 int64_t padded(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
 
@@ -45,13 +43,6 @@ struct Packed {
   }
 };
 
-using Half = float __attribute__((vector_size(32)));
-
-// Eight elements in double, and back.
-MTLFAST_INLINE F64 load_wide(const double* p) { return load_raw<F64>(p); }
-MTLFAST_INLINE F64 load_wide(const float* p) {
-  return __builtin_convertvector(load_raw<Half>(p), F64);
-}
 MTLFAST_INLINE F64 squares(F64 x) { return x * x; }
 MTLFAST_INLINE F64 squares(F32 x) {
   Half half[2];
@@ -59,8 +50,6 @@ MTLFAST_INLINE F64 squares(F32 x) {
   return squares(__builtin_convertvector(half[0], F64)) +
          squares(__builtin_convertvector(half[1], F64));
 }
-MTLFAST_INLINE void store_narrow(double* p, F64 x) { store_raw(p, x); }
-MTLFAST_INLINE void store_narrow(float* p, F64 x) { store_raw(p, __builtin_convertvector(x, Half)); }
 
 // Row i of Ω from column j on, N elements; zeros outside.
 template <class T>

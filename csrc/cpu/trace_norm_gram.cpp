@@ -49,8 +49,6 @@ struct Sides {
   int64_t units() const { return ceil_div(p, unit_rows()); }
 };
 
-using Half = float __attribute__((vector_size(32)));
-
 MTLFAST_INLINE void put(F32 x, float* out) { store_raw(out, x); }
 
 MTLFAST_INLINE void put(F32 x, double* out) {
