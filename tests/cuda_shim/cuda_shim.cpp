@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <map>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -31,7 +30,11 @@ void __tsan_release(void*);
 namespace cuda_shim {
 namespace {
 
+#ifdef __SANITIZE_ADDRESS__
 constexpr int64_t kStackBytes = 256 << 10;
+#else
+constexpr int64_t kStackBytes = 64 << 10;
+#endif
 constexpr int64_t kSharedBytes = 48 << 10;  // what a launch gets unasked
 constexpr int64_t kGuard = 64;              // bytes behind each array
 constexpr int kNan = 0xff;                  // in every byte: NaN in all four types
@@ -53,9 +56,11 @@ struct Fiber {
   Meet kind;
   unsigned mask, source;
   uint64_t value;
+  int met_warp, met_block;  // how often
 };
 
 struct Array {
+  const void* site;
   unsigned char* data;
   int64_t bytes;
 };
@@ -65,9 +70,12 @@ bool shuffled = false;
 int64_t the_only_block = -1;
 std::vector<Fiber> fibers;
 std::vector<int> ready;
+std::vector<void*> retired;  // ThreadSanitizer takes a fiber for the one whose number it gets
 size_t at_barrier = 0;
 int laggard = -1;  // runs only where no other thread can
-std::map<const void*, Array> arrays;
+Array arrays[64];  // of the block; nothing that fibers write is allocated by them
+int array_count = 0;
+int64_t blocks_run = 0;
 unsigned char* arena = nullptr;
 int64_t arena_used = 0;
 unsigned char* stacks = nullptr;
@@ -98,6 +106,8 @@ cuda_shim_switch:
   ret
 )");
 
+bool is_barrier(Meet kind) { return kind == Meet::barrier || kind == Meet::barrier_or; }
+
 void switch_to(Context& from, Context& to) {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_start_switch_fiber(&from.sanitizer, to.stack, to.stack_bytes);
@@ -111,12 +121,28 @@ void switch_to(Context& from, Context& to) {
 #endif
 }
 
-void pass(void* point, bool arriving) {
+// For ThreadSanitizer: what was done before `point` was left behind is seen by who comes to it.
+void leave_behind(void* point) {
 #ifdef CUDA_SHIM_TSAN
-  arriving ? __tsan_release(point) : __tsan_acquire(point);
-#else
-  (void)point, (void)arriving;
+  __tsan_release(point);
 #endif
+  (void)point;
+}
+
+void come_to(void* point) {
+#ifdef CUDA_SHIM_TSAN
+  __tsan_acquire(point);
+#endif
+  (void)point;
+}
+
+// An address of its own for each meeting of a warp or a block. Two take turns, since who is still
+// on the way out of one must not see what others did before the next.
+void* point_of(Fiber& fiber) {
+  static char points[1 << 14][33][2];
+  const bool all = is_barrier(fiber.kind);
+  const int turn = all ? fiber.met_block++ : fiber.met_warp++;
+  return &points[blocks_run % (1 << 14)][all ? 32 : fiber.place.thread.x / 32][turn % 2];
 }
 
 void run_fiber() {
@@ -125,7 +151,7 @@ void run_fiber() {
 #endif
   (*body)();
   running->state = Fiber::kDone;
-  pass(&scheduler, true);
+  leave_behind(&scheduler);
   switch_to(running->context, scheduler);
 }
 
@@ -137,8 +163,6 @@ std::string name_of(const Fiber& fiber) {
 void fail(const std::string& what) {
   if (error.empty()) error = what;
 }
-
-bool is_barrier(Meet kind) { return kind == Meet::barrier || kind == Meet::barrier_or; }
 
 // Calls visit with each fiber that must meet `fiber`, in thread order, until one answers false.
 template <class Visit>
@@ -223,26 +247,29 @@ void start_fiber(Fiber& fiber, int64_t k) {
 #endif
 }
 
-void map_fresh(unsigned char*& memory, int64_t bytes) {
+// `bytes` of memory, of which `used` will be written to.
+void map_fresh(unsigned char*& memory, int64_t bytes, int64_t used) {
   if (memory == nullptr) {
     memory = static_cast<unsigned char*>(mmap(nullptr, size_t(bytes), PROT_READ | PROT_WRITE,
                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (memory == MAP_FAILED) throw std::bad_alloc();
   }
 #ifdef CUDA_SHIM_TSAN  // what other blocks did to this memory is none of this block's concern
-  mmap(memory, size_t(bytes), PROT_READ | PROT_WRITE,
+  mmap(memory, size_t(used), PROT_READ | PROT_WRITE,
        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 #endif
+  (void)used;
 }
 
 void start_block(int threads, unsigned block, unsigned blocks) {
-  map_fresh(stacks, 1024 * kStackBytes);
-  map_fresh(arena, 2 * kSharedBytes);
+  ++blocks_run;
+  map_fresh(stacks, 1024 * kStackBytes, threads * kStackBytes);
+  map_fresh(arena, 2 * kSharedBytes, 2 * kSharedBytes);
 #ifdef __SANITIZE_ADDRESS__
   __asan_unpoison_memory_region(arena, size_t(2 * kSharedBytes));
 #endif
   std::fill(arena, arena + 2 * kSharedBytes, (unsigned char)kNan);
-  arrays.clear();
+  array_count = 0;
   arena_used = 0;
   fibers.assign(size_t(threads), Fiber{});
   ready.clear();
@@ -272,8 +299,8 @@ int take_ready() {
 }
 
 void check_guards() {
-  for (const auto& site : arrays) {
-    const unsigned char* const guard = site.second.data + site.second.bytes;
+  for (const Array* array = arrays; array < arrays + array_count; ++array) {
+    const unsigned char* const guard = array->data + array->bytes;
 #ifdef __SANITIZE_ADDRESS__
     __asan_unpoison_memory_region(guard, size_t(kGuard));
 #endif
@@ -281,6 +308,13 @@ void check_guards() {
       if (guard[k] != kGuardByte) fail("shared memory is written past the end of an array");
     }
   }
+}
+
+void destroy_retired() {
+#ifdef CUDA_SHIM_TSAN
+  for (void* fiber : retired) __tsan_destroy_fiber(fiber);
+#endif
+  retired.clear();
 }
 
 void run_block() {
@@ -291,15 +325,14 @@ void run_block() {
   }
   if (error.empty()) require_finished();
   if (error.empty()) check_guards();
-#ifdef CUDA_SHIM_TSAN
-  for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.context.sanitizer);
-#endif
+  for (const Fiber& fiber : fibers) retired.push_back(fiber.context.sanitizer);
+  if (retired.size() > 4096) destroy_retired();
 }
 
 unsigned char* new_array(const void* site, int64_t bytes) {
   const int64_t begin = (arena_used + 15) / 16 * 16;
-  if (begin + bytes > kSharedBytes) {
-    fail("more shared memory than a launch gets unasked");
+  if (begin + bytes > kSharedBytes || array_count == 64) {
+    fail("more shared memory, or more arrays, than a block can have");
     switch_to(running->context, scheduler);
   }
   arena_used = begin + bytes + kGuard;
@@ -307,7 +340,7 @@ unsigned char* new_array(const void* site, int64_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
   __asan_poison_memory_region(arena + begin + bytes, size_t(kGuard));
 #endif
-  arrays[site] = {arena + begin, bytes};
+  arrays[array_count++] = {site, arena + begin, bytes};
   return arena + begin;
 }
 
@@ -332,21 +365,20 @@ uint64_t meet(Meet kind, unsigned mask, uint64_t value, unsigned source) {
   if (!is_barrier(kind) && !(mask >> self.place.thread.x % 32 & 1)) {
     fail(name_of(self) + " is not in the mask of its own " + kNames[int(kind)]);
   }
-  // lanes of a warp meet at a point of their own, a block at another
-  void* const point = is_barrier(kind) ? static_cast<void*>(&fibers)
-                                       : &fibers[self.place.thread.x / 32 * 32];
-  pass(point, true);
+  void* const point = point_of(self);
+  leave_behind(point);
   switch_to(self.context, scheduler);
-  pass(point, false);
+  come_to(point);
   return self.value;
 }
 
 void* shared_array(const void* site, int64_t bytes) {
-  const auto known = arrays.find(site);
-  return known != arrays.end() ? known->second.data : new_array(site, bytes);
+  const auto is_it = [&](const Array& array) { return array.site == site; };
+  const Array* const known = std::find_if(arrays, arrays + array_count, is_it);
+  return known < arrays + array_count ? known->data : new_array(site, bytes);
 }
 
-void* dynamic_shared() { return arrays.at(nullptr).data; }
+void* dynamic_shared() { return arrays[0].data; }
 
 void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
             const std::function<void()>& of_thread) {
@@ -364,11 +396,12 @@ void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
   if (shuffled) std::shuffle(order.begin(), order.end(), random_order);
   for (const unsigned block : order) {
     start_block(threads, block, unsigned(blocks));
-    new_array(nullptr, shared);
+    new_array(nullptr, shared);  // the first is the dynamic one
     run_block();
     if (!error.empty()) throw std::runtime_error(std::string(kernel) + ": " + error);
   }
-  pass(&scheduler, false);
+  come_to(&scheduler);
+  destroy_retired();
 }
 
 }  // namespace cuda_shim

@@ -10,6 +10,8 @@ RESULT = "value|affine|gradient|bits|in place|has returned"  # the last: threads
 HEAP = "heap-buffer-overflow|unknown-crash"
 SHARED = "use-after-poison|past the end|index .* out of bounds"
 
+RACE = "data race"
+
 # name → (file, text, the same text with the bug, what must be reported, as a pattern). ON is true
 # when the bug is switched on.
 MUTANTS = {
@@ -177,12 +179,40 @@ MUTANTS = {
     ),
 }
 
+# The same for what ThreadSanitizer alone can see: results are right in the natural order.
+RACES = {
+    "a sum overwritten while it is read": (
+        "reduce.h",
+        f"{BARRIER}  // the next sum",
+        f"if (!ON) {BARRIER}  // the next sum",
+        RACE,
+    ),
+    "a value written by every thread": (
+        "graph.cu",
+        "if (threadIdx.x == 0) *value",
+        "if (ON || threadIdx.x == 0) *value",
+        RACE,
+    ),
+    "a row written by two groups": (
+        "graph.cu",
+        "if (int(threadIdx.x) % kLanes < lanes) keep",
+        "if (ON || int(threadIdx.x) % kLanes < lanes) keep",
+        RACE,
+    ),
+    "blocks counted without an atomic": (
+        "reduce.h",
+        "drawn[0] = atomicAdd(ticket, 1u);",
+        "drawn[0] = ON ? (*ticket)++ : atomicAdd(ticket, 1u);",
+        RACE,
+    ),
+}
 
-def plant(csrc, folder):
-    """A copy of ``csrc`` with every bug in it, and the flags to compile it with."""
+
+def plant(csrc, folder, mutants):
+    """A copy of ``csrc`` with every one of these bugs in it, and the flags to compile it with."""
     copy = folder / "csrc"
     shutil.copytree(csrc, copy)
-    for number, (name, (file, old, new, _)) in enumerate(MUTANTS.items(), 1):
+    for number, (name, (file, old, new, _)) in enumerate(mutants.items(), 1):
         path = copy / "cuda" / file
         text = path.read_text()
         if text.count(old) != 1:
