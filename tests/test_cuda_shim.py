@@ -42,6 +42,13 @@ def test_graph(kernels, element, case):
 
 
 @each_element
+@pytest.mark.parametrize("case", graph.CASES + graph.EMPTY, ids=str)
+def test_edge_distance(kernels, element, case):
+    for spread in (1.0, 1e-7):
+        same_bits(kernels, partial(graph.check_distance, kernels, element, case, spread))
+
+
+@each_element
 def test_graph_without_an_edge(kernels, element):
     graph.check_no_edge(kernels, element)
 

@@ -33,7 +33,8 @@ def check_graph(kernels, elements):
     for element in elements:
         graph.check_no_edge(kernels, element)
         for case in [*graph.EMPTY, *graph.CASES]:
-            same_bits(kernels, partial(graph.check, kernels, element, case, 1e-3), SCHEDULES[1:])
+            for check in (graph.check_distance, graph.check):
+                same_bits(kernels, partial(check, kernels, element, case, 1e-3), SCHEDULES[1:])
 
 
 def run_checks(kernels, elements=ELEMENTS, file=""):

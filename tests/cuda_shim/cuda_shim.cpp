@@ -1,53 +1,23 @@
 // Blocks of fibers: the scheduler, the meeting points, and the shared memory of cuda_shim.h.
 #include "cuda_shim.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <random>
 #include <stdexcept>
 #include <vector>
 
-#ifndef __x86_64__
-#error "cuda_shim switches stacks with x86-64 instructions"
-#endif
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef CUDA_SHIM_TSAN  // this file itself is compiled without ThreadSanitizer
-extern "C" {
-void* __tsan_create_fiber(unsigned);
-void* __tsan_get_current_fiber();
-void __tsan_destroy_fiber(void*);
-void __tsan_switch_to_fiber(void*, unsigned);
-void __tsan_acquire(void*);
-void __tsan_release(void*);
-}
-#endif
+#include "context.h"
 
 namespace cuda_shim {
 namespace {
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr int64_t kStackBytes = 256 << 10;
-#else
-constexpr int64_t kStackBytes = 64 << 10;
-#endif
 constexpr int64_t kSharedBytes = 48 << 10;  // what a launch gets unasked
+constexpr int kMostThreads = 1024;
 constexpr int64_t kGuard = 64;              // bytes behind each array
 constexpr int kNan = 0xff;                  // in every byte: NaN in all four types
 constexpr int kGuardByte = 0xa5;
 const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncwarp",
                               "__any_sync",    "__ballot_sync",    "a shuffle"};
-
-struct Context {
-  void* pointer = nullptr;  // of the stack, while something else runs
-  const void* stack = nullptr;
-  size_t stack_bytes = 0;
-  void* sanitizer = nullptr;
-};
 
 struct Fiber {
   enum { kReady, kWaiting, kDone } state;
@@ -70,7 +40,7 @@ bool shuffled = false;
 int64_t the_only_block = -1;
 std::vector<Fiber> fibers;
 std::vector<int> ready;
-std::vector<void*> retired;  // ThreadSanitizer takes a fiber for the one whose number it gets
+std::vector<Context> retired;  // ThreadSanitizer takes a fiber for the one whose number it gets
 size_t at_barrier = 0;
 int laggard = -1;  // runs only where no other thread can
 Array arrays[64];  // of the block; nothing that fibers write is allocated by them
@@ -84,57 +54,7 @@ std::string error;
 Context scheduler;
 Fiber* running = nullptr;
 
-extern "C" void cuda_shim_switch(void** from, void* to);
-// Saves what a callee must keep and the stack pointer in *from, goes on where `to` was saved.
-asm(R"(
-.text
-cuda_shim_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-)");
-
 bool is_barrier(Meet kind) { return kind == Meet::barrier || kind == Meet::barrier_or; }
-
-void switch_to(Context& from, Context& to) {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&from.sanitizer, to.stack, to.stack_bytes);
-#endif
-#ifdef CUDA_SHIM_TSAN
-  __tsan_switch_to_fiber(to.sanitizer, 1);  // 1: a switch orders nothing
-#endif
-  cuda_shim_switch(&from.pointer, to.pointer);
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(from.sanitizer, nullptr, nullptr);
-#endif
-}
-
-// For ThreadSanitizer: what was done before `point` was left behind is seen by who comes to it.
-void leave_behind(void* point) {
-#ifdef CUDA_SHIM_TSAN
-  __tsan_release(point);
-#endif
-  (void)point;
-}
-
-void come_to(void* point) {
-#ifdef CUDA_SHIM_TSAN
-  __tsan_acquire(point);
-#endif
-  (void)point;
-}
 
 // An address of its own for each meeting of a warp or a block. Two take turns, since who is still
 // on the way out of one must not see what others did before the next.
@@ -146,9 +66,7 @@ void* point_of(Fiber& fiber) {
 }
 
 void run_fiber() {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
-#endif
+  arrive_first(scheduler);
   (*body)();
   running->state = Fiber::kDone;
   leave_behind(&scheduler);
@@ -233,41 +151,11 @@ void require_finished() {
   }
 }
 
-void start_fiber(Fiber& fiber, int64_t k) {
-  unsigned char* const stack = stacks + k * kStackBytes;
-#ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(stack, size_t(kStackBytes));
-#endif
-  void** top = reinterpret_cast<void**>(stack + kStackBytes) - 8;
-  std::fill(top, top + 8, nullptr);
-  top[6] = reinterpret_cast<void*>(run_fiber);  // above the six saved registers
-  fiber.context = {top, stack, size_t(kStackBytes), nullptr};
-#ifdef CUDA_SHIM_TSAN
-  fiber.context.sanitizer = __tsan_create_fiber(0);
-#endif
-}
-
-// `bytes` of memory, of which `used` will be written to.
-void map_fresh(unsigned char*& memory, int64_t bytes, int64_t used) {
-  if (memory == nullptr) {
-    memory = static_cast<unsigned char*>(mmap(nullptr, size_t(bytes), PROT_READ | PROT_WRITE,
-                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-  }
-#ifdef CUDA_SHIM_TSAN  // what other blocks did to this memory is none of this block's concern
-  mmap(memory, size_t(used), PROT_READ | PROT_WRITE,
-       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-#endif
-  (void)used;
-}
-
 void start_block(int threads, unsigned block, unsigned blocks) {
   ++blocks_run;
-  map_fresh(stacks, 1024 * kStackBytes, threads * kStackBytes);
+  map_fresh(stacks, kMostThreads * kStackBytes, threads * kStackBytes);
   map_fresh(arena, 2 * kSharedBytes, 2 * kSharedBytes);
-#ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(arena, size_t(2 * kSharedBytes));
-#endif
+  forbid(arena, 2 * kSharedBytes, false);
   std::fill(arena, arena + 2 * kSharedBytes, (unsigned char)kNan);
   array_count = 0;
   arena_used = 0;
@@ -277,7 +165,7 @@ void start_block(int threads, unsigned block, unsigned blocks) {
   for (int k = 0; k < threads; ++k) {
     fibers[size_t(k)].place = {{unsigned(k), 0, 0}, {block, 0, 0}, dim3(unsigned(threads)),
                                dim3(blocks)};
-    start_fiber(fibers[size_t(k)], k);
+    fibers[size_t(k)].context = new_context(stacks + k * kStackBytes, run_fiber);
     ready.push_back(k);
   }
   // often the first thread, which is the one that writes a block's result
@@ -301,9 +189,7 @@ int take_ready() {
 void check_guards() {
   for (const Array* array = arrays; array < arrays + array_count; ++array) {
     const unsigned char* const guard = array->data + array->bytes;
-#ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(guard, size_t(kGuard));
-#endif
+    forbid(guard, kGuard, false);
     for (int64_t k = 0; k < kGuard; ++k) {
       if (guard[k] != kGuardByte) fail("shared memory is written past the end of an array");
     }
@@ -311,9 +197,7 @@ void check_guards() {
 }
 
 void destroy_retired() {
-#ifdef CUDA_SHIM_TSAN
-  for (void* fiber : retired) __tsan_destroy_fiber(fiber);
-#endif
+  for (const Context& context : retired) destroy(context);
   retired.clear();
 }
 
@@ -325,7 +209,7 @@ void run_block() {
   }
   if (error.empty()) require_finished();
   if (error.empty()) check_guards();
-  for (const Fiber& fiber : fibers) retired.push_back(fiber.context.sanitizer);
+  for (const Fiber& fiber : fibers) retired.push_back(fiber.context);
   if (retired.size() > 4096) destroy_retired();
 }
 
@@ -337,9 +221,7 @@ unsigned char* new_array(const void* site, int64_t bytes) {
   }
   arena_used = begin + bytes + kGuard;
   std::fill(arena + begin + bytes, arena + arena_used, (unsigned char)kGuardByte);
-#ifdef __SANITIZE_ADDRESS__
-  __asan_poison_memory_region(arena + begin + bytes, size_t(kGuard));
-#endif
+  forbid(arena + begin + bytes, kGuard, true);
   arrays[array_count++] = {site, arena + begin, bytes};
   return arena + begin;
 }
@@ -382,10 +264,10 @@ void* dynamic_shared() { return arrays[0].data; }
 
 void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
             const std::function<void()>& of_thread) {
-  if (threads < 1 || threads > 1024) throw std::runtime_error("a block has 1 to 1024 threads");
-#ifdef CUDA_SHIM_TSAN
-  scheduler.sanitizer = __tsan_get_current_fiber();
-#endif
+  if (threads < 1 || threads > kMostThreads || shared > kSharedBytes) {
+    throw std::runtime_error(std::string(kernel) + ": no block of that size");
+  }
+  name_current(scheduler);
   body = &of_thread;
   error.clear();
   std::vector<unsigned> order;

@@ -6,7 +6,7 @@ All are written into a copy of csrc, each behind a switch, so that one build ser
 import shutil
 
 BARRIER = "__syncthreads();"
-RESULT = "value|affine|gradient|bits|in place|has returned"  # the last: threads disagree
+RESULT = "value|affine|gradient|distance|bits|in place|has returned"  # the last: threads disagree
 HEAP = "heap-buffer-overflow|unknown-crash"
 SHARED = "use-after-poison|past the end|index .* out of bounds"
 
@@ -164,6 +164,18 @@ MUTANTS = {
         "is_aligned(rows) && is_aligned(gradient.out) &&",
         "is_aligned(rows) && (ON || is_aligned(gradient.out)) &&",
         "misaligned address",
+    ),
+    "an edge behind the last": (
+        "graph.cu",
+        "if (e < E && int(threadIdx.x) % lanes == 0) out[e]",
+        "if (e < E + ON && int(threadIdx.x) % lanes == 0) out[e]",
+        HEAP,
+    ),
+    "lanes without columns return before a sum": (
+        "graph.cu",
+        "if (own.used == 0) break;",
+        "if (own.used == 0) {\n      if (ON) return;\n      break;\n    }",
+        "has returned",
     ),
     "a workspace of 32 bits": (
         "pairwise.cu",
