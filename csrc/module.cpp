@@ -232,6 +232,13 @@ void graph_value(int type, Address w, Address row_ptr, Address col, Address weig
        Stream{device, optional(stream)});
 }
 
+void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
+                   Address out, int device, Address stream) {
+  call(mtlfast::cuda::edge_distance, dtype(type), required(w), required<const int64_t>(src),
+       required<const int64_t>(dst), size(E), size(d), required(out),
+       Stream{device, optional(stream)});
+}
+
 }  // namespace cuda
 #endif
 
@@ -305,6 +312,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("cuda_pairwise_affine", &cuda::pairwise_affine);
   m.def("cuda_graph_workspace", &cuda::graph_workspace);
   m.def("cuda_graph_value", &cuda::graph_value);
+  m.def("cuda_edge_distance", &cuda::edge_distance);
 #endif
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);

@@ -19,6 +19,7 @@ TWINS = (
     "pairwise_shrink_",
     "graph_value",
     "graph_add_",
+    "edge_distance",
 )
 OPS = TWINS if not _native.missing and _native.build_info()["cuda"] else ()  # of this build
 
@@ -112,3 +113,14 @@ def _graph_value(w, row_ptr, col, weight, order, grad, factor, scale, plus):
         plus, work.data_ptr(), *_place(w),
     )  # fmt: skip
     return value
+
+
+def edge_distance(w, src, dst):
+    w, src, dst = w.contiguous(), src.contiguous(), dst.contiguous()
+    out = w.new_zeros(src.shape, dtype=real_dtype(w.dtype))
+    if w.numel() and src.numel():
+        _kernels.cuda_edge_distance(
+            _CODES[w.dtype], w.data_ptr(), src.data_ptr(), dst.data_ptr(), src.shape[0],
+            w.shape[1], out.data_ptr(), *_place(w),
+        )  # fmt: skip
+    return out

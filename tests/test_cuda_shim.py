@@ -42,6 +42,13 @@ def test_graph(kernels, element, case):
 
 
 @each_element
+@pytest.mark.parametrize("case", graph.CASES + graph.EMPTY, ids=str)
+def test_edge_distance(kernels, element, case):
+    for spread in (1.0, 1e-7):
+        same_bits(kernels, partial(graph.check_distance, kernels, element, case, spread))
+
+
+@each_element
 def test_graph_without_an_edge(kernels, element):
     graph.check_no_edge(kernels, element)
 
@@ -52,13 +59,17 @@ def test_sizes_beyond_32_bits(kernels):
     graph.check_long_offsets(kernels)
 
 
-def test_sanitizers_and_planted_bugs(tmp_path):
-    """AddressSanitizer and UBSan have nothing to say, unless a bug is planted."""
-    csrc, flags = mutants.plant(build.ROOT / "csrc", tmp_path)
-    library = build.build(tmp_path, csrc, [*build.SANITIZERS, *flags])
-    done = build.run_sanitized(library)
+@pytest.mark.parametrize(
+    ("sanitize", "table"),
+    [("address,undefined", mutants.MUTANTS), ("thread", mutants.RACES)],
+    ids=["address", "thread"],
+)
+def test_sanitizers_and_planted_bugs(sanitize, table, tmp_path):
+    """The sanitizers have nothing to say, unless a bug is planted."""
+    csrc, flags = mutants.plant(build.ROOT / "csrc", tmp_path, table)
+    done = build.run_sanitized(build.build(tmp_path, csrc, sanitize, flags), sanitize)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr[-5000:]
     assert lines[-1] == "finished"
-    assert len(lines) == len(mutants.MUTANTS) + 1
+    assert len(lines) == len(table) + 1
     assert "UNNOTICED" not in done.stdout, done.stdout

@@ -148,6 +148,13 @@ def test_graph_in_place(dtype, strided):
         close(actual, expected)
 
 
+@each_dtype
+def test_edge_distance(dtype):
+    w, make = tasks(dtype, (60, 21)), torch.Generator().manual_seed(3)
+    src, dst = (torch.randint(60, (100,), generator=make) for _ in range(2))
+    close(_native_cuda.edge_distance(w, src, dst), _native.edge_distance(w, src, dst))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
 def test_no_elements(shape):
     w = torch.empty(shape)
@@ -159,3 +166,4 @@ def test_no_elements(shape):
     value, grad = _native_cuda.graph_value(w, *no_edges, None, torch.ones(()))
     assert value == 0
     assert grad.shape == shape
+    assert _native_cuda.edge_distance(w, *torch.empty(2, 0).long()).shape == (0,)

@@ -3,8 +3,8 @@
 // A lane owns a vector of columns. The group loads as many edges as it has lanes and hands them
 // round, kFlight neighbours' rows are under way at once. All groups of a warp take as many steps as
 // the longest needs, so that a warp's exchanges are always complete. A gradient is summed in W's
-// arithmetic type, in runs, a value in double over runs. A zero weight is no edge: it is skipped, so
-// that 0·Inf adds nothing.
+// arithmetic type, in runs, a value in double over runs. A zero weight is no edge: it is skipped,
+// so that 0·Inf adds nothing.
 #pragma once
 
 #include "cuda/element.h"

@@ -1,5 +1,5 @@
 // Graph-weighted distance:  Σ_ij A_ij ‖w_i − w_j‖² = Σ_{i<j} s_ij ‖w_i − w_j‖²,  s = A + Aᵀ,
-// gradient 2 Σ_j s_ij (w_i − w_j), from the CSR matrix of s.
+// gradient 2 Σ_j s_ij (w_i − w_j), from the CSR matrix of s;  and ∂/∂A_ij = ‖w_i − w_j‖².
 //
 // Plan     a group of lanes owns a row (edges.h). All edges are cut into tiles of kTile; the tiles
 //          that a row covers whole, if it has so many edges, are taken off it: `sum_rows` notes
@@ -7,8 +7,8 @@
 //          `finish` adds them up, and the values of all blocks.
 // Traffic  reads each neighbour's row once per stored direction (the value alone: once per edge),
 //          writes the gradient once; 3 launches for value and gradient together.
-// Bits     the cut depends on row_ptr alone; each part is summed in the order of its columns, parts,
-//          tiles and blocks in their order; no atomics.
+// Bits     the cut depends on row_ptr alone; each part is summed in the order of its columns, and
+//          parts, tiles and blocks in their order; no atomics.
 #include "cuda/edges.h"
 #include "cuda/kernels.h"
 
@@ -146,6 +146,32 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// A group of lanes has an edge.
+template <class T, bool ALIGNED>
+__global__ void __launch_bounds__(kThreads)
+    distances(const T* w /*[K, d]*/, const int64_t* src /*[E]*/, const int64_t* dst /*[E]*/,
+              int64_t E, int64_t d, int lanes, Real<T>* out /*[E]*/) {
+  constexpr int V = kWidest<T>;
+  const int64_t e = int64_t(blockIdx.x) * (kThreads / lanes) + int(threadIdx.x) / lanes;
+  const int64_t i = e < E ? src[e] : 0, j = e < E ? dst[e] : 0;
+  double total = 0;
+  for (int64_t panel = 0; panel < d && i != j; panel += lanes * V) {
+    const Columns own = Columns::of(panel, lanes, d, w);
+    if (own.used == 0) break;
+    const Vector<T, V> a = load<ALIGNED>(w + i * d + own.first, own.used, Vector<T, V>{});
+    const Vector<T, V> b = load<ALIGNED>(w + j * d + own.first, own.used, Vector<T, V>{});
+    Real<T> squares = 0;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const Real<T> x = widen(a.x[v]) - widen(b.x[v]);
+      squares += x * x;
+    }
+    total += double(squares);
+  }
+  for (int step = lanes / 2; step > 0; step /= 2) total += __shfl_xor_sync(kAllLanes, total, step);
+  if (e < E && int(threadIdx.x) % lanes == 0) out[e] = Real<T>(total);
+}
+
 template <class T>
 struct Workspace {
   int lanes;
@@ -205,6 +231,20 @@ void graph_value(DType dtype, const void* w, Graph graph, int64_t K, int64_t d, 
     MTLFAST_LAUNCH(finish<T>, 1 + rest_blocks, kThreads, 0, stream, csr, d, gradient, work.tiles,
                    work.values, work.row_blocks + work.tile_blocks, value_scale,
                    static_cast<Real<T>*>(value));
+  });
+}
+
+void edge_distance(DType dtype, const void* w, const int64_t* src, const int64_t* dst, int64_t E,
+                   int64_t d, void* out, Stream stream) {
+  if (E == 0) return;
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const T* const rows = static_cast<const T*>(w);
+    const int lanes = lanes_for(d, kWidest<T>);
+    const bool aligned = is_aligned(rows) && d % kWidest<T> == 0;
+    const auto run = aligned ? distances<T, true> : distances<T, false>;
+    MTLFAST_LAUNCH(run, ceil_div(E, kThreads / lanes), kThreads, 0, stream, rows, src, dst, E, d,
+                   lanes, static_cast<Real<T>*>(out));
   });
 }
 

@@ -33,12 +33,17 @@ void pairwise_value(DType, const void* w /*[K, d]*/, int64_t K, int64_t d, doubl
 void pairwise_affine(DType, const void* w /*[K, d]*/, const void* mean /*Real [2, d]*/, int64_t K,
                      int64_t d, Scale, Plus, void* out /*[K, d]*/, Stream);
 
-// value = value_scale · ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), plus nothing
-// or what is there (Plus::out), left out when grad is null.  E = row_ptr[K].
+// value = value_scale · ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), plus
+// nothing or what is there (Plus::out), left out when grad is null.  E = row_ptr[K].
 int64_t graph_workspace(DType, int64_t K, int64_t d, int64_t E);  // bytes
 void graph_value(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, int64_t E,
                  double value_scale, void* value /*Real [1]*/, void* grad /*[K, d] or null*/,
                  Scale, Plus, void* workspace, Stream);
+
+// out[e] = ‖w_src[e] − w_dst[e]‖².
+void edge_distance(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
+                   const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*Real [E]*/,
+                   Stream);
 
 }  // namespace cuda
 }  // namespace mtlfast

@@ -58,7 +58,7 @@ __device__ __forceinline__ void add_run(const T* w, int64_t length, int64_t coun
   while (count > 0) {
     Real<T> s[V] = {}, q[V] = {};
     const int rows = count < kRun ? int(count) : kRun;
-    constexpr int flight = ALIGNED ? kRowsFlight : 1;  // the others load V elements at once as it is
+    constexpr int flight = ALIGNED ? kRowsFlight : 1;  // else a row is many loads as it is
     int i = 0;
     for (; i + flight <= rows; i += flight, w += flight * length) {
       add_rows<ALIGNED, flight>(w, length, n, shift, s, q);

@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SHIM = Path(__file__).resolve().parent
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-DMTLFAST_ISA=cuda", *WARNINGS]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
 
 
 def cuda_include():
@@ -37,33 +36,38 @@ def why_not():
     return "" if cuda_include() else "the CUDA toolkit's headers are not installed"
 
 
-def build(folder, csrc=ROOT / "csrc", extra=()):
-    """The library, made in ``folder``; ``extra`` flags go to every compilation and the link."""
+def build(folder, csrc=ROOT / "csrc", sanitize=None, flags=()):
+    """The library, made in ``folder``; ``sanitize`` as in the compiler's option of that name."""
+    flags = [*flags, *([f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"] if sanitize else [])]
     include = ["-I", csrc, "-I", SHIM, "-isystem", cuda_include()]
     jobs, objects = [], []
     for source in [*sorted((csrc / "cuda").glob("*.cu")), *sorted(SHIM.glob("*.cpp"))]:
         objects.append(folder / f"{source.name}.o")
-        command = ["g++", *FLAGS, *extra, *include, "-x", "c++", "-c", source, "-o", objects[-1]]
+        command = ["g++", *FLAGS, *flags, *include, "-x", "c++", "-c", source, "-o", objects[-1]]
+        if sanitize == "thread" and source.name == "cuda_shim.cpp":
+            command += ["-fno-sanitize=thread", "-DCUDA_SHIM_TSAN"]  # fibers are announced there
         jobs.append(subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True))
     reports = [job.communicate()[1] for job in jobs]
     if any(job.returncode for job in jobs):
         raise RuntimeError("".join(reports))
     library = folder / "libcuda_shim.so"
-    subprocess.run(list(map(str, ["g++", "-shared", *extra, "-o", library, *objects])), check=True)
+    subprocess.run(list(map(str, ["g++", "-shared", *flags, "-o", library, *objects])), check=True)
     return library
 
 
-def run_sanitized(library):
+def run_sanitized(library, sanitize):
     """``python -m cuda_shim`` on a library with sanitizers, and what it printed."""
-    runtime = ["g++", "-print-file-name=libasan.so"]
-    asan = subprocess.run(runtime, capture_output=True, text=True, check=True).stdout.strip()
+    name = f"lib{'tsan' if sanitize == 'thread' else 'asan'}.so"
+    asked = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True)
     environment = os.environ | {
-        "LD_PRELOAD": f"{asan}:libstdc++.so.6",  # the latter too, or a throw cannot be intercepted
+        # the C++ library as well, or a throw cannot be intercepted
+        "LD_PRELOAD": f"{asked.stdout.strip()}:libstdc++.so.6",
         "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps memory until the process ends
         "UBSAN_OPTIONS": "halt_on_error=1",
+        "TSAN_OPTIONS": "halt_on_error=1",
         "PYTHONMALLOC": "malloc",
     }
-    command = [sys.executable, "-m", "cuda_shim", str(library)]
+    command = [sys.executable, "-m", "cuda_shim", str(library), sanitize]
     return subprocess.run(
         command, cwd=SHIM.parent, env=environment, capture_output=True, text=True, timeout=300
     )

@@ -1,50 +1,23 @@
 // Blocks of fibers: the scheduler, the meeting points, and the shared memory of cuda_shim.h.
 #include "cuda_shim.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <map>
 #include <random>
 #include <stdexcept>
 #include <vector>
 
-#ifndef __x86_64__
-#error "cuda_shim switches stacks with x86-64 instructions"
-#endif
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef CUDA_SHIM_TSAN  // this file itself is compiled without ThreadSanitizer
-extern "C" {
-void* __tsan_create_fiber(unsigned);
-void* __tsan_get_current_fiber();
-void __tsan_destroy_fiber(void*);
-void __tsan_switch_to_fiber(void*, unsigned);
-void __tsan_acquire(void*);
-void __tsan_release(void*);
-}
-#endif
+#include "context.h"
 
 namespace cuda_shim {
 namespace {
 
-constexpr int64_t kStackBytes = 256 << 10;
 constexpr int64_t kSharedBytes = 48 << 10;  // what a launch gets unasked
+constexpr int kMostThreads = 1024;
 constexpr int64_t kGuard = 64;              // bytes behind each array
 constexpr int kNan = 0xff;                  // in every byte: NaN in all four types
 constexpr int kGuardByte = 0xa5;
 const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncwarp",
                               "__any_sync",    "__ballot_sync",    "a shuffle"};
-
-struct Context {
-  void* pointer = nullptr;  // of the stack, while something else runs
-  const void* stack = nullptr;
-  size_t stack_bytes = 0;
-  void* sanitizer = nullptr;
-};
 
 struct Fiber {
   enum { kReady, kWaiting, kDone } state;
@@ -53,9 +26,11 @@ struct Fiber {
   Meet kind;
   unsigned mask, source;
   uint64_t value;
+  int met_warp, met_block;  // how often
 };
 
 struct Array {
+  const void* site;
   unsigned char* data;
   int64_t bytes;
 };
@@ -65,9 +40,12 @@ bool shuffled = false;
 int64_t the_only_block = -1;
 std::vector<Fiber> fibers;
 std::vector<int> ready;
+std::vector<Context> retired;  // ThreadSanitizer takes a fiber for the one whose number it gets
 size_t at_barrier = 0;
 int laggard = -1;  // runs only where no other thread can
-std::map<const void*, Array> arrays;
+Array arrays[64];  // of the block; nothing that fibers write is allocated by them
+int array_count = 0;
+int64_t blocks_run = 0;
 unsigned char* arena = nullptr;
 int64_t arena_used = 0;
 unsigned char* stacks = nullptr;
@@ -76,56 +54,22 @@ std::string error;
 Context scheduler;
 Fiber* running = nullptr;
 
-extern "C" void cuda_shim_switch(void** from, void* to);
-// Saves what a callee must keep and the stack pointer in *from, goes on where `to` was saved.
-asm(R"(
-.text
-cuda_shim_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-)");
+bool is_barrier(Meet kind) { return kind == Meet::barrier || kind == Meet::barrier_or; }
 
-void switch_to(Context& from, Context& to) {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_start_switch_fiber(&from.sanitizer, to.stack, to.stack_bytes);
-#endif
-#ifdef CUDA_SHIM_TSAN
-  __tsan_switch_to_fiber(to.sanitizer, 1);  // 1: a switch orders nothing
-#endif
-  cuda_shim_switch(&from.pointer, to.pointer);
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(from.sanitizer, nullptr, nullptr);
-#endif
-}
-
-void pass(void* point, bool arriving) {
-#ifdef CUDA_SHIM_TSAN
-  arriving ? __tsan_release(point) : __tsan_acquire(point);
-#else
-  (void)point, (void)arriving;
-#endif
+// An address of its own for each meeting of a warp or a block. Two take turns, since who is still
+// on the way out of one must not see what others did before the next.
+void* point_of(Fiber& fiber) {
+  static char points[1 << 14][33][2];
+  const bool all = is_barrier(fiber.kind);
+  const int turn = all ? fiber.met_block++ : fiber.met_warp++;
+  return &points[blocks_run % (1 << 14)][all ? 32 : fiber.place.thread.x / 32][turn % 2];
 }
 
 void run_fiber() {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
-#endif
+  arrive_first(scheduler);
   (*body)();
   running->state = Fiber::kDone;
-  pass(&scheduler, true);
+  leave_behind(&scheduler);
   switch_to(running->context, scheduler);
 }
 
@@ -137,8 +81,6 @@ std::string name_of(const Fiber& fiber) {
 void fail(const std::string& what) {
   if (error.empty()) error = what;
 }
-
-bool is_barrier(Meet kind) { return kind == Meet::barrier || kind == Meet::barrier_or; }
 
 // Calls visit with each fiber that must meet `fiber`, in thread order, until one answers false.
 template <class Visit>
@@ -209,40 +151,13 @@ void require_finished() {
   }
 }
 
-void start_fiber(Fiber& fiber, int64_t k) {
-  unsigned char* const stack = stacks + k * kStackBytes;
-#ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(stack, size_t(kStackBytes));
-#endif
-  void** top = reinterpret_cast<void**>(stack + kStackBytes) - 8;
-  std::fill(top, top + 8, nullptr);
-  top[6] = reinterpret_cast<void*>(run_fiber);  // above the six saved registers
-  fiber.context = {top, stack, size_t(kStackBytes), nullptr};
-#ifdef CUDA_SHIM_TSAN
-  fiber.context.sanitizer = __tsan_create_fiber(0);
-#endif
-}
-
-void map_fresh(unsigned char*& memory, int64_t bytes) {
-  if (memory == nullptr) {
-    memory = static_cast<unsigned char*>(mmap(nullptr, size_t(bytes), PROT_READ | PROT_WRITE,
-                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-  }
-#ifdef CUDA_SHIM_TSAN  // what other blocks did to this memory is none of this block's concern
-  mmap(memory, size_t(bytes), PROT_READ | PROT_WRITE,
-       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-#endif
-}
-
 void start_block(int threads, unsigned block, unsigned blocks) {
-  map_fresh(stacks, 1024 * kStackBytes);
-  map_fresh(arena, 2 * kSharedBytes);
-#ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(arena, size_t(2 * kSharedBytes));
-#endif
+  ++blocks_run;
+  map_fresh(stacks, kMostThreads * kStackBytes, threads * kStackBytes);
+  map_fresh(arena, 2 * kSharedBytes, 2 * kSharedBytes);
+  forbid(arena, 2 * kSharedBytes, false);
   std::fill(arena, arena + 2 * kSharedBytes, (unsigned char)kNan);
-  arrays.clear();
+  array_count = 0;
   arena_used = 0;
   fibers.assign(size_t(threads), Fiber{});
   ready.clear();
@@ -250,7 +165,7 @@ void start_block(int threads, unsigned block, unsigned blocks) {
   for (int k = 0; k < threads; ++k) {
     fibers[size_t(k)].place = {{unsigned(k), 0, 0}, {block, 0, 0}, dim3(unsigned(threads)),
                                dim3(blocks)};
-    start_fiber(fibers[size_t(k)], k);
+    fibers[size_t(k)].context = new_context(stacks + k * kStackBytes, run_fiber);
     ready.push_back(k);
   }
   // often the first thread, which is the one that writes a block's result
@@ -272,15 +187,18 @@ int take_ready() {
 }
 
 void check_guards() {
-  for (const auto& site : arrays) {
-    const unsigned char* const guard = site.second.data + site.second.bytes;
-#ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(guard, size_t(kGuard));
-#endif
+  for (const Array* array = arrays; array < arrays + array_count; ++array) {
+    const unsigned char* const guard = array->data + array->bytes;
+    forbid(guard, kGuard, false);
     for (int64_t k = 0; k < kGuard; ++k) {
       if (guard[k] != kGuardByte) fail("shared memory is written past the end of an array");
     }
   }
+}
+
+void destroy_retired() {
+  for (const Context& context : retired) destroy(context);
+  retired.clear();
 }
 
 void run_block() {
@@ -291,23 +209,20 @@ void run_block() {
   }
   if (error.empty()) require_finished();
   if (error.empty()) check_guards();
-#ifdef CUDA_SHIM_TSAN
-  for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.context.sanitizer);
-#endif
+  for (const Fiber& fiber : fibers) retired.push_back(fiber.context);
+  if (retired.size() > 4096) destroy_retired();
 }
 
 unsigned char* new_array(const void* site, int64_t bytes) {
   const int64_t begin = (arena_used + 15) / 16 * 16;
-  if (begin + bytes > kSharedBytes) {
-    fail("more shared memory than a launch gets unasked");
+  if (begin + bytes > kSharedBytes || array_count == 64) {
+    fail("more shared memory, or more arrays, than a block can have");
     switch_to(running->context, scheduler);
   }
   arena_used = begin + bytes + kGuard;
   std::fill(arena + begin + bytes, arena + arena_used, (unsigned char)kGuardByte);
-#ifdef __SANITIZE_ADDRESS__
-  __asan_poison_memory_region(arena + begin + bytes, size_t(kGuard));
-#endif
-  arrays[site] = {arena + begin, bytes};
+  forbid(arena + begin + bytes, kGuard, true);
+  arrays[array_count++] = {site, arena + begin, bytes};
   return arena + begin;
 }
 
@@ -332,28 +247,27 @@ uint64_t meet(Meet kind, unsigned mask, uint64_t value, unsigned source) {
   if (!is_barrier(kind) && !(mask >> self.place.thread.x % 32 & 1)) {
     fail(name_of(self) + " is not in the mask of its own " + kNames[int(kind)]);
   }
-  // lanes of a warp meet at a point of their own, a block at another
-  void* const point = is_barrier(kind) ? static_cast<void*>(&fibers)
-                                       : &fibers[self.place.thread.x / 32 * 32];
-  pass(point, true);
+  void* const point = point_of(self);
+  leave_behind(point);
   switch_to(self.context, scheduler);
-  pass(point, false);
+  come_to(point);
   return self.value;
 }
 
 void* shared_array(const void* site, int64_t bytes) {
-  const auto known = arrays.find(site);
-  return known != arrays.end() ? known->second.data : new_array(site, bytes);
+  const auto is_it = [&](const Array& array) { return array.site == site; };
+  const Array* const known = std::find_if(arrays, arrays + array_count, is_it);
+  return known < arrays + array_count ? known->data : new_array(site, bytes);
 }
 
-void* dynamic_shared() { return arrays.at(nullptr).data; }
+void* dynamic_shared() { return arrays[0].data; }
 
 void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
             const std::function<void()>& of_thread) {
-  if (threads < 1 || threads > 1024) throw std::runtime_error("a block has 1 to 1024 threads");
-#ifdef CUDA_SHIM_TSAN
-  scheduler.sanitizer = __tsan_get_current_fiber();
-#endif
+  if (threads < 1 || threads > kMostThreads || shared > kSharedBytes) {
+    throw std::runtime_error(std::string(kernel) + ": no block of that size");
+  }
+  name_current(scheduler);
   body = &of_thread;
   error.clear();
   std::vector<unsigned> order;
@@ -364,11 +278,12 @@ void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
   if (shuffled) std::shuffle(order.begin(), order.end(), random_order);
   for (const unsigned block : order) {
     start_block(threads, block, unsigned(blocks));
-    new_array(nullptr, shared);
+    new_array(nullptr, shared);  // the first is the dynamic one
     run_block();
     if (!error.empty()) throw std::runtime_error(std::string(kernel) + ": " + error);
   }
-  pass(&scheduler, false);
+  come_to(&scheduler);
+  destroy_retired();
 }
 
 }  // namespace cuda_shim

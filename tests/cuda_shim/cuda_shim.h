@@ -1,12 +1,12 @@
 // Stands in for CUDA when a .cu file is compiled by a host compiler: same text, no GPU.
 //
-// A launch runs its blocks one after the other, each thread of a block as a fiber, in an order drawn
-// from `seed`. A fiber runs until it meets others: at a barrier, or at a warp's exchange. Reported,
-// as std::runtime_error out of the launch, are: a barrier or an exchange that is never passed, since
-// a thread has returned or waits elsewhere; a lane that is read and takes no part; shared memory
-// written past the end of an array. Shared memory begins as NaN. Under AddressSanitizer and UBSan
-// an array ends where it ends and a vector must be aligned; under ThreadSanitizer a fiber is a
-// thread and only what they meet at orders what they do.
+// A launch runs its blocks one after the other, each thread of a block as a fiber, in an order
+// drawn from `seed`. A fiber runs until it meets others: at a barrier, or at a warp's exchange.
+// Reported, as std::runtime_error out of the launch, are: a barrier or an exchange that is never
+// passed, since a thread has returned or waits elsewhere; a lane that is read and takes no part;
+// shared memory written past the end of an array. Shared memory begins as NaN. Under
+// AddressSanitizer and UBSan an array ends where it ends and a vector must be aligned; under
+// ThreadSanitizer a fiber is a thread and only what they meet at orders what they do.
 //
 // It sees nothing of nvcc's code generation, of weak memory order, of streams or of speed.
 #pragma once
@@ -119,7 +119,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned step, int width = 32) {
 template <class T>
 T __ldcg(const T* p) { return *p; }
 
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() {}  // blocks take turns, and ThreadSanitizer has no fences
 inline unsigned atomicAdd(unsigned* p, unsigned x) {
   return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
 }

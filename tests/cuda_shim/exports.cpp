@@ -64,4 +64,9 @@ const char* graph_value(int dtype, const void* w, const int64_t* row_ptr, const 
   });
 }
 
+const char* edge_distance(int dtype, const void* w, const int64_t* src, const int64_t* dst,
+                          int64_t E, int64_t d, void* out) {
+  return guarded([&] { cuda::edge_distance(DType(dtype), w, src, dst, E, d, out, kStream); });
+}
+
 }  // extern "C"

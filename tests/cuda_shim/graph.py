@@ -97,6 +97,20 @@ def check(kernels, element, case, spread, shift=0, out_shift=0, with_order=False
     return b"".join(result.tobytes() for result in [*results, alone])
 
 
+def check_distance(kernels, element, case, spread, shift=0, out_shift=0):
+    """Each edge's distance; ``out_shift`` moves the tasks that the edges join."""
+    stored = tight(tasks(element, case.num_tasks, case.dim, spread), shift)
+    w = element.decode(stored)
+    make = np.random.default_rng(0)
+    count = 3 * case.num_tasks + 5 if case.num_tasks else 0
+    src, dst = (tight(make.integers(0, max(len(w), 1), count), out_shift) for _ in range(2))
+    found = kernels.edge_distance(element, stored, src, dst)
+    wanted = np.square(w[src] - w[dst]).sum(1)
+    require(norm(found - wanted), 8 * element.unit * norm(wanted), "distance")
+    assert not found[src == dst].any(), "distance of a task to itself"
+    return found.tobytes()
+
+
 def check_long_offsets(kernels):
     """The last row of more than 2³¹ elements, in memory that is never touched before it."""
     element = next(e for e in ELEMENTS if e.name == "bfloat16")

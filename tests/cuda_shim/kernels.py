@@ -119,6 +119,11 @@ class Kernels:
         )  # fmt: skip
         return value
 
+    def edge_distance(self, element, w, src, dst):
+        out = blank(src.shape, element.real)
+        self.call("edge_distance", element.code, w, src, dst, len(src), w.shape[1], out)
+        return out
+
 
 def _as_c(arg):
     if arg is None:

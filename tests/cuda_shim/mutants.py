@@ -6,9 +6,11 @@ All are written into a copy of csrc, each behind a switch, so that one build ser
 import shutil
 
 BARRIER = "__syncthreads();"
-RESULT = "value|affine|gradient|bits|in place|has returned"  # the last: threads disagree
+RESULT = "value|affine|gradient|distance|bits|in place|has returned"  # the last: threads disagree
 HEAP = "heap-buffer-overflow|unknown-crash"
 SHARED = "use-after-poison|past the end|index .* out of bounds"
+
+RACE = "data race"
 
 # name → (file, text, the same text with the bug, what must be reported, as a pattern). ON is true
 # when the bug is switched on.
@@ -163,6 +165,18 @@ MUTANTS = {
         "is_aligned(rows) && (ON || is_aligned(gradient.out)) &&",
         "misaligned address",
     ),
+    "an edge behind the last": (
+        "graph.cu",
+        "if (e < E && int(threadIdx.x) % lanes == 0) out[e]",
+        "if (e < E + ON && int(threadIdx.x) % lanes == 0) out[e]",
+        HEAP,
+    ),
+    "lanes without columns return before a sum": (
+        "graph.cu",
+        "if (own.used == 0) break;",
+        "if (own.used == 0) {\n      if (ON) return;\n      break;\n    }",
+        "has returned",
+    ),
     "a workspace of 32 bits": (
         "pairwise.cu",
         "(cut.slices * (cut.d + cut.panels)",
@@ -177,12 +191,40 @@ MUTANTS = {
     ),
 }
 
+# The same for what ThreadSanitizer alone can see: results are right in the natural order.
+RACES = {
+    "a sum overwritten while it is read": (
+        "reduce.h",
+        f"{BARRIER}  // the next sum",
+        f"if (!ON) {BARRIER}  // the next sum",
+        RACE,
+    ),
+    "a value written by every thread": (
+        "graph.cu",
+        "if (threadIdx.x == 0) *value",
+        "if (ON || threadIdx.x == 0) *value",
+        RACE,
+    ),
+    "a row written by two groups": (
+        "graph.cu",
+        "if (int(threadIdx.x) % kLanes < lanes) keep",
+        "if (ON || int(threadIdx.x) % kLanes < lanes) keep",
+        RACE,
+    ),
+    "blocks counted without an atomic": (
+        "reduce.h",
+        "drawn[0] = atomicAdd(ticket, 1u);",
+        "drawn[0] = ON ? (*ticket)++ : atomicAdd(ticket, 1u);",
+        RACE,
+    ),
+}
 
-def plant(csrc, folder):
-    """A copy of ``csrc`` with every bug in it, and the flags to compile it with."""
+
+def plant(csrc, folder, mutants):
+    """A copy of ``csrc`` with every one of these bugs in it, and the flags to compile it with."""
     copy = folder / "csrc"
     shutil.copytree(csrc, copy)
-    for number, (name, (file, old, new, _)) in enumerate(MUTANTS.items(), 1):
+    for number, (name, (file, old, new, _)) in enumerate(mutants.items(), 1):
         path = copy / "cuda" / file
         text = path.read_text()
         if text.count(old) != 1:
