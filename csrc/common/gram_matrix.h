@@ -7,14 +7,14 @@
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kColumns = 8 * kTileVectors;  // of a tile
-constexpr int64_t kGramUnits = 32;              // at most
-constexpr int64_t kGramRows = 256;              // of a unit, at least
-constexpr int64_t kBlock = 128;                 // columns of a block of WᵀW
-constexpr int64_t kPanelRows = 32;              // of W, in double, behind a block
+constexpr int64_t kTileColumns = 8 * kTileVectors;
+constexpr int64_t kGramUnits = 32;   // at most
+constexpr int64_t kGramRows = 256;   // of a unit, at least
+constexpr int64_t kGramBlock = 128;  // columns of a block of WᵀW
+constexpr int64_t kPanelRows = 32;   // of W, in double, behind a block
 
-// W in the arithmetic type with zeros behind its last column: [K][ld]. In huge pages, where W may not
-// be: with small ones, nearly every row that is gathered misses the translation buffer.
+// W in the arithmetic type with zeros behind its last column: [K][ld]. In huge pages, where W may
+// not be: with small ones, nearly every row that is gathered misses the translation buffer.
 template <class Real>
 struct Padded {
   int64_t K, d, ld;
@@ -22,7 +22,7 @@ struct Padded {
 
   template <class T>
   Padded(const T* in, int64_t K, int64_t d, int threads)
-      : K(K), d(d), ld(ceil_div(d, kColumns) * kColumns), w(K * ld) {
+      : K(K), d(d), ld(ceil_div(d, kTileColumns) * kTileColumns), w(K * ld) {
     constexpr int N = Lane<T>::N;
     parallel_for_even(ceil_div(K, kGramRows), K * d, threads, [&](int64_t u) {
       const int64_t end = (u + 1) * kGramRows < K ? (u + 1) * kGramRows : K;
@@ -59,8 +59,8 @@ class GramMatrix {
     parallel_for(units, w.K * square, threads, [&](int64_t u) {
       const int64_t end = (u + 1) * rows < w.K ? (u + 1) * rows : w.K;
       std::memset(parts.get() + u * square, 0, size_t(square) * sizeof(double));
-      for (int64_t j = 0; j < ld_; j += kBlock) {
-        for (int64_t k = j; k < ld_; k += kBlock) {
+      for (int64_t j = 0; j < ld_; j += kGramBlock) {
+        for (int64_t k = j; k < ld_; k += kGramBlock) {
           add_block(j, k, u * rows, end, parts.get() + u * square);
         }
       }
@@ -86,20 +86,20 @@ class GramMatrix {
   }
 
  private:
-  // The columns of W from j on times those from k on; on the diagonal, the tiles that meet the upper
-  // triangle.
+  // The columns of W from j on times those from k on; on the diagonal, the tiles that meet the
+  // upper triangle.
   void add_block(int64_t j, int64_t k, int64_t begin, int64_t end, double* part) const {
-    alignas(64) double left[kPanelRows * kBlock], right[kPanelRows * kBlock];
-    const int64_t height = ld_ - j < kBlock ? ld_ - j : kBlock;
-    const int64_t width = ld_ - k < kBlock ? ld_ - k : kBlock;
+    alignas(64) double left[kPanelRows * kGramBlock], right[kPanelRows * kGramBlock];
+    const int64_t height = ld_ - j < kGramBlock ? ld_ - j : kGramBlock;
+    const int64_t width = ld_ - k < kGramBlock ? ld_ - k : kGramBlock;
     const bool diagonal = j == k;
     for (int64_t i = begin; i < end; i += kPanelRows) {
       const int64_t rows = end - i < kPanelRows ? end - i : kPanelRows;
       w_.widen(i, rows, j, height, left);
       if (!diagonal) w_.widen(i, rows, k, width, right);
-      for (int64_t c = 0; c < width; c += kColumns) {
+      for (int64_t c = 0; c < width; c += kTileColumns) {
         const double* columns = (diagonal ? left : right) + c;
-        for (int64_t r = 0; r < (diagonal ? c + kColumns : height); r += kTileRows) {
+        for (int64_t r = 0; r < (diagonal ? c + kTileColumns : height); r += kTileRows) {
           add_outer<kTileRows, kTileVectors>(left + r, height, columns, width, rows,
                                              part + (j + r) * ld_ + k + c, ld_);
         }

@@ -1,7 +1,7 @@
 // Entries e = 0 … E − 1 grouped by a key, those of one key in their order: a counting sort.
 //
-// The entries are cut into fixed chunks, each with a counter for every key, so that threads count and
-// place without meeting.
+// The entries are cut into fixed chunks, each with a counter for every key, so that threads count
+// and place without meeting.
 #pragma once
 
 #include "common/parallel.h"
@@ -25,8 +25,8 @@ inline void for_chunks(int64_t E, int threads, const Body& body) {
                     [&](int64_t c) { body(c, E * c / chunks, E * (c + 1) / chunks); });
 }
 
-// begin [keys + 1] receives where the entries of each key start; put(position, e) is called once for
-// each entry, in parallel. E < 2³¹.
+// begin [keys + 1] receives where the entries of each key start; put(position, e) is called once
+// for each entry, in parallel. E < 2³¹.
 template <class Put>
 inline void group_by(const int64_t* key, int64_t keys, int64_t E, int threads, int64_t* begin,
                      const Put& put) {

@@ -24,11 +24,12 @@ namespace MTLFAST_ISA {
 namespace {
 
 constexpr int64_t kUnits = 8;        // at most
-constexpr int64_t kExpanded = 1024;  // tasks from which the expanded form is tried,
+constexpr int64_t kExpanded = 512;   // tasks from which the expanded form is tried,
 constexpr int64_t kExpandedDim = 8;  // if they are this many times their parameters,
 constexpr int64_t kLargestDim = 512; // of which there are no more than this
 constexpr double kKept = 0.25;       // of the positive terms must be left
-constexpr int64_t kSamples = 8;
+constexpr int64_t kSamples = 8;      // at most, of kSampled tiles one
+constexpr int64_t kSampled = 64;
 
 template <class T>
 class Tiles {
@@ -129,13 +130,13 @@ class Tiles {
     copy_tile(omega_, K_, I * kTile, J * kTile, b.upper.get());
     copy_transposed(omega_, K_, I * kTile, J * kTile, b.lower.get());
     double lanes[8] = {};
-    for (int64_t j = 0; j < kTile; j += kColumns) {
+    for (int64_t j = 0; j < kTile; j += kTileColumns) {
       const double* strip = w_.strips.get() + (J * kTile + j) * w_.d;
       F64 squares = {};
       for (int64_t i = 0; i < kTile; i += kTileRows) {
         F64 product[kTileRows][2];
         const double* rows = w_.wide.get() + (I * kTile + i) * w_.wide_ld;
-        multiply<kTileRows, 2>(rows, w_.wide_ld, strip, kColumns, w_.d, product);
+        multiply<kTileRows, 2>(rows, w_.wide_ld, strip, kTileColumns, w_.d, product);
         for (int r = 0; r < kTileRows; ++r) {
           for (int v = 0; v < 2; ++v) {
             const int64_t at = (i + r) * kTile + j + 8 * v;
@@ -158,8 +159,9 @@ class Tiles {
   bool near_in_samples() const {
     const Buffers b;
     double residual = 0, wanted = 0;
-    for (int64_t k = 0; k < kSamples; ++k) {
-      const int64_t i = count_ * k / kSamples, j = count_ * (3 * k % kSamples) / kSamples;
+    const int64_t share = ceil_div(pairs_, kSampled), samples = share < kSamples ? share : kSamples;
+    for (int64_t k = 0; k < samples; ++k) {
+      const int64_t i = count_ * k / samples, j = count_ * (3 * k % samples) / samples;
       const int64_t I = i < j ? i : j, J = i < j ? j : i;
       wanted += copy_negated_mean(omega_, K_, I * kTile, J * kTile, I != J, b.matrix.get());
       residual += residuals(b, I, J);
@@ -203,7 +205,7 @@ class Tiles {
     F64 squared = {}, mixed = {};
     for (int64_t i = 0; i < kTile; i += kTileRows) {
       const double* rows = w_.wide.get() + (I * kTile + i) * ld;
-      for (int64_t j = 0; j < ld; j += kColumns) {
+      for (int64_t j = 0; j < ld; j += kTileColumns) {
         F64 product[kTileRows][2];
         multiply<kTileRows, 2>(rows, ld, gram + j, ld, ld, product);
         for (int r = 0; r < kTileRows; ++r) {

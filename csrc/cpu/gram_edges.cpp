@@ -109,7 +109,8 @@ class Distance {
   };
 
   Squares unit(int64_t u) {
-    const int64_t begin = u * kTasks, end = begin + kTasks < w_.K ? begin + kTasks : w_.K, ld = w_.ld;
+    const int64_t begin = u * kTasks, end = begin + kTasks < w_.K ? begin + kTasks : w_.K;
+    const int64_t ld = w_.ld;
     const int64_t first = entries_.row_begin[begin], last = entries_.row_begin[end];
     const Scratch<double> wide(kGroup * ld), rows(kGroup * ld), products(last - first);
     for (int64_t k = 0; k < last - first; ++k) products[k] = 0;
@@ -129,7 +130,7 @@ class Distance {
   void multiply_rows(double* x, int64_t count, double* rows) const {
     const int64_t ld = w_.ld;
     for (int64_t k = count * ld; k < kGroup * ld; ++k) x[k] = 0;
-    for (int64_t c = 0; c < ld; c += kColumns) {
+    for (int64_t c = 0; c < ld; c += kTileColumns) {
       for (int64_t r = 0; r < count; r += kTileRows) {
         F64 tile[kTileRows][kTileVectors];
         multiply<kTileRows, kTileVectors>(x + r * ld, ld, gram_.get() + c, ld, w_.d, tile);

@@ -22,11 +22,11 @@ struct Packed {
   template <class T>
   Packed(const T* in, int64_t K, int64_t d, int threads)
       : K(K), d(d), rows(padded(K, kTile)), ld(padded(d, kTileVectors * Lane<T>::N)),
-        wide_ld(padded(d, kColumns)), w(rows * ld), wide(rows * wide_ld), strips(rows * d) {
-    parallel_for_even(rows / kColumns, rows * d, threads, [&](int64_t u) {
-      double* strip = strips.get() + u * kColumns * d;
-      for (int64_t c = 0; c < kColumns; ++c) {
-        const int64_t i = u * kColumns + c;
+        wide_ld(padded(d, kTileColumns)), w(rows * ld), wide(rows * wide_ld), strips(rows * d) {
+    parallel_for_even(rows / kTileColumns, rows * d, threads, [&](int64_t u) {
+      double* strip = strips.get() + u * kTileColumns * d;
+      for (int64_t c = 0; c < kTileColumns; ++c) {
+        const int64_t i = u * kTileColumns + c;
         Real* row = w.get() + i * ld;
         for (int64_t j = 0; j < ld; ++j) row[j] = 0;
         if (i < K) {
@@ -37,7 +37,7 @@ struct Packed {
           if (j < d) store_part(row + j, load_part(in + i * d + j, d - j), d - j);
         }
         for (int64_t j = 0; j < wide_ld; ++j) wide[i * wide_ld + j] = double(row[j]);
-        for (int64_t j = 0; j < d; ++j) strip[j * kColumns + c] = double(row[j]);
+        for (int64_t j = 0; j < d; ++j) strip[j * kTileColumns + c] = double(row[j]);
       }
     });
   }
