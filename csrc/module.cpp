@@ -239,6 +239,25 @@ void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int
        Stream{device, optional(stream)});
 }
 
+int64_t dense_graph_workspace(int64_t K, int64_t d) {
+  return mtlfast::cuda::dense_graph_workspace(size(K), size(d));
+}
+
+void dense_graph_value(int type, Address w, Address a, int64_t K, int64_t d, double value_scale,
+                       Address value, Address grad, double factor, Address upstream, int plus,
+                       Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::dense_graph_value, dtype(type), required(w), required(a), size(K), size(d),
+       value_scale, required(value), optional(grad),
+       mtlfast::cuda::Scale{factor, optional(upstream)}, plus_of(plus), required(workspace),
+       Stream{device, optional(stream)});
+}
+
+void dense_distance(int type, Address w, int64_t K, int64_t d, Address out, int device,
+                    Address stream) {
+  call(mtlfast::cuda::dense_distance, dtype(type), required(w), size(K), size(d), required(out),
+       Stream{device, optional(stream)});
+}
+
 }  // namespace cuda
 #endif
 
@@ -313,6 +332,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("cuda_graph_workspace", &cuda::graph_workspace);
   m.def("cuda_graph_value", &cuda::graph_value);
   m.def("cuda_edge_distance", &cuda::edge_distance);
+  m.def("cuda_dense_graph_workspace", &cuda::dense_graph_workspace);
+  m.def("cuda_dense_graph_value", &cuda::dense_graph_value);
+  m.def("cuda_dense_distance", &cuda::dense_distance);
 #endif
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import torch
 
-from mtlfast import _native, _native_cuda
+from mtlfast import _native
 
 
 def build_info():
@@ -69,10 +69,9 @@ def show_config():
     else:
         lines.append(f"CPU: pure-PyTorch reference, because {_native.missing}")
     if info["cuda"]:
-        names = ", ".join(sorted({op.partition("_")[0] for op in _native_cuda.OPS}))
         lines.append(
-            f"CUDA: native kernels ({names}) for architectures {', '.join(info['cuda_archs'])}; "
-            "pure-PyTorch reference for the rest"
+            "CUDA: native kernels for pairwise and graph distances, architectures "
+            f"{', '.join(info['cuda_archs'])}; pure-PyTorch reference for the rest"
         )
     else:
         lines.append("CUDA: pure-PyTorch reference, because this build holds no CUDA kernels")

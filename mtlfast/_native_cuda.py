@@ -20,6 +20,8 @@ TWINS = (
     "graph_value",
     "graph_add_",
     "edge_distance",
+    "dense_graph_value",
+    "dense_distance",
 )
 OPS = TWINS if not _native.missing and _native.build_info()["cuda"] else ()  # of this build
 
@@ -123,4 +125,32 @@ def edge_distance(w, src, dst):
             _CODES[w.dtype], w.data_ptr(), src.data_ptr(), dst.data_ptr(), src.shape[0],
             w.shape[1], out.data_ptr(), *_place(w),
         )  # fmt: skip
+    return out
+
+
+def dense_graph_value(w, a, scale):
+    w, a = w.contiguous(), a.contiguous()
+    real = real_dtype(w.dtype)
+    grad = w.new_empty((0,)) if scale is None else _like(w)
+    if not w.numel():
+        return w.new_zeros((), dtype=real), grad
+    if scale is not None:
+        scale = scale.to(real)
+    value = w.new_empty((), dtype=real)
+    work = w.new_empty((_kernels.cuda_dense_graph_workspace(*w.shape),), dtype=torch.uint8)
+    _kernels.cuda_dense_graph_value(
+        _CODES[w.dtype], w.data_ptr(), a.data_ptr(), *w.shape, 1.0, value.data_ptr(),
+        0 if scale is None else grad.data_ptr(), 1.0, 0 if scale is None else scale.data_ptr(),
+        _NOTHING, work.data_ptr(), *_place(w),
+    )  # fmt: skip
+    return value, grad
+
+
+def dense_distance(w):
+    w = w.contiguous()
+    out = w.new_zeros((w.shape[0],) * 2, dtype=real_dtype(w.dtype))
+    if w.numel():
+        _kernels.cuda_dense_distance(
+            _CODES[w.dtype], w.data_ptr(), *w.shape, out.data_ptr(), *_place(w)
+        )
     return out

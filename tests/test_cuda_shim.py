@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from cuda_shim import build, graph, mutants, pairwise
+from cuda_shim import build, dense_graph, graph, mutants, pairwise
 from cuda_shim.kernels import ELEMENTS, Kernels, same_bits
 
 pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
@@ -46,6 +46,13 @@ def test_graph(kernels, element, case):
 def test_edge_distance(kernels, element, case):
     for spread in (1.0, 1e-7):
         same_bits(kernels, partial(graph.check_distance, kernels, element, case, spread))
+
+
+@each_element
+@pytest.mark.parametrize("shape", dense_graph.SHAPES, ids=str)
+def test_dense_graph(kernels, element, shape):
+    for spread in (1.0, 1e-7):
+        same_bits(kernels, partial(dense_graph.check, kernels, element, shape, spread))
 
 
 @each_element

@@ -155,6 +155,18 @@ def test_edge_distance(dtype):
     close(_native_cuda.edge_distance(w, src, dst), _native.edge_distance(w, src, dst))
 
 
+@each_dtype
+@pytest.mark.parametrize("scaled", [False, True])
+def test_dense_graph(dtype, scaled):
+    w, make = tasks(dtype, (60, 21)), torch.Generator().manual_seed(4)
+    a = torch.rand((60, 60), generator=make, dtype=_native.real_dtype(dtype))
+    scale = torch.tensor(0.75, dtype=dtype) if scaled else None
+    results = [room.dense_graph_value(w, a, scale) for room in (_native, _native_cuda)]
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected)
+    close(_native_cuda.dense_distance(w), _native.dense_distance(w))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
 def test_no_elements(shape):
     w = torch.empty(shape)
@@ -166,4 +178,8 @@ def test_no_elements(shape):
     value, grad = _native_cuda.graph_value(w, *no_edges, None, torch.ones(()))
     assert value == 0
     assert grad.shape == shape
+    value, grad = _native_cuda.dense_graph_value(w, torch.ones(shape[0], shape[0]), torch.ones(()))
+    assert value == 0
+    assert grad.shape == shape
+    assert not _native_cuda.dense_distance(w).any()
     assert _native_cuda.edge_distance(w, *torch.empty(2, 0).long()).shape == (0,)

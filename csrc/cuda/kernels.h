@@ -45,5 +45,15 @@ void edge_distance(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
                    const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*Real [E]*/,
                    Stream);
 
+// The same as graph_value for a dense A of type Real; A_ij and A_ji both count.
+int64_t dense_graph_workspace(int64_t K, int64_t d);  // bytes
+void dense_graph_value(DType, const void* w /*[K, d]*/, const void* a /*Real [K, K]*/, int64_t K,
+                       int64_t d, double value_scale, void* value /*Real [1]*/,
+                       void* grad /*[K, d] or null*/, Scale, Plus, void* workspace, Stream);
+
+// out[i, j] = ‖w_i − w_j‖².
+void dense_distance(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
+                    void* out /*Real [K, K]*/, Stream);
+
 }  // namespace cuda
 }  // namespace mtlfast

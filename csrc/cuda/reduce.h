@@ -29,6 +29,13 @@ __device__ __forceinline__ double block_sum_of(const double* values, int64_t cou
   return block_sum(sum);
 }
 
+// value = scale·Σ values[k], by one block.
+template <class R>
+__global__ void sum_values(const double* values, int64_t count, double scale, R* value /*[1]*/) {
+  const double total = block_sum_of(values, count);
+  if (threadIdx.x == 0) *value = R(scale * total);
+}
+
 // True in the block that comes last of its grid: what the others wrote before is there to be read.
 __device__ __forceinline__ bool is_last_block(unsigned* ticket /*[1], zero before the launch*/) {
   MTLFAST_SHARED(unsigned, drawn, 1);

@@ -10,7 +10,7 @@ import signal
 import sys
 from functools import partial
 
-from cuda_shim import graph, pairwise
+from cuda_shim import dense_graph, graph, pairwise
 from cuda_shim.kernels import ELEMENTS, SCHEDULES, Kernels, ShimError, same_bits
 from cuda_shim.mutants import MUTANTS, RACES
 
@@ -37,12 +37,25 @@ def check_graph(kernels, elements):
                 same_bits(kernels, partial(check, kernels, element, case, 1e-3), SCHEDULES[1:])
 
 
+def check_dense_graph(kernels, elements):
+    for element in elements:
+        for shape in dense_graph.SHAPES:
+            run = partial(dense_graph.check, kernels, element, shape, 1e-3)
+            same_bits(kernels, run, SCHEDULES[1:])
+
+
+# the checks that reach a file; those of other files are reached by all
+CHECKS = {
+    "pairwise.cu": check_pairwise,
+    "graph.cu": check_graph,
+    "edges.h": check_graph,
+    "dense_graph.cu": check_dense_graph,
+}
+
+
 def run_checks(kernels, elements=ELEMENTS, file=""):
-    """All checks, or those that reach a file of one kernel."""
-    if file not in ("graph.cu", "edges.h"):
-        check_pairwise(kernels, elements)
-    if file != "pairwise.cu":
-        check_graph(kernels, elements)
+    for check in [CHECKS[file]] if file in CHECKS else dict.fromkeys(CHECKS.values()):
+        check(kernels, elements)
 
 
 def run_threads(kernels, elements=ELEMENTS[:1], file=""):
@@ -51,6 +64,7 @@ def run_threads(kernels, elements=ELEMENTS[:1], file=""):
         for shape in ((3, 16), (300, 33)):
             pairwise.check(kernels, element, pairwise.tasks(element, *shape, 1.0))
         graph.check(kernels, element, graph.Case(50, 8, 3.0, (256, 600)), 1.0)
+        dense_graph.check(kernels, element, (33, 65), 1.0)
 
 
 def run_planted(kernels, run, number, file):

@@ -69,4 +69,19 @@ const char* edge_distance(int dtype, const void* w, const int64_t* src, const in
   return guarded([&] { cuda::edge_distance(DType(dtype), w, src, dst, E, d, out, kStream); });
 }
 
+int64_t dense_graph_workspace(int64_t K, int64_t d) { return cuda::dense_graph_workspace(K, d); }
+
+const char* dense_graph_value(int dtype, const void* w, const void* a, int64_t K, int64_t d,
+                              double value_scale, void* value, void* grad, double factor,
+                              const void* upstream, int plus, void* workspace) {
+  return guarded([&] {
+    cuda::dense_graph_value(DType(dtype), w, a, K, d, value_scale, value, grad,
+                            {factor, upstream}, Plus(plus), workspace, kStream);
+  });
+}
+
+const char* dense_distance(int dtype, const void* w, int64_t K, int64_t d, void* out) {
+  return guarded([&] { cuda::dense_distance(DType(dtype), w, K, d, out, kStream); });
+}
+
 }  // extern "C"

@@ -124,6 +124,20 @@ class Kernels:
         self.call("edge_distance", element.code, w, src, dst, len(src), w.shape[1], out)
         return out
 
+    def dense_graph_value(self, element, w, a, scale, grad, factor, upstream, plus):
+        value = blank((1,), element.real)
+        work = blank((self.workspace("dense_graph_workspace", *w.shape),), np.uint8)
+        self.call(
+            "dense_graph_value", element.code, w, a, *w.shape, scale, value, grad, factor,
+            upstream, plus, work,
+        )  # fmt: skip
+        return value
+
+    def dense_distance(self, element, w):
+        out = blank((len(w), len(w)), element.real)
+        self.call("dense_distance", element.code, w, *w.shape, out)
+        return out
+
 
 def _as_c(arg):
     if arg is None:

@@ -177,6 +177,30 @@ MUTANTS = {
         "if (own.used == 0) {\n      if (ON) return;\n      break;\n    }",
         "has returned",
     ),
+    "a tile overwritten while it is used": (
+        "dense_graph.cu",
+        f"{BARRIER}  // all have read the tile",
+        f"if (!ON) {BARRIER}  // all have read the tile",
+        RESULT,
+    ),
+    "weights added before they are there": (
+        "dense_graph.cu",
+        f"{BARRIER}\n  for (int q = part",
+        f"if (!ON) {BARRIER}\n  for (int q = part",
+        RESULT,
+    ),
+    "tasks behind the last": (
+        "dense_graph.cu",
+        "if (grad != nullptr && i < K) {",
+        "if (grad != nullptr && i < K + ON) {",
+        HEAP,
+    ),
+    "a panel without a stride of its own": (
+        "dense_graph.cu",
+        "x[q * (width + 1) + c] = exists",
+        "x[(ON ? q * (kPanel + 2) : q * (width + 1)) + c] = exists",
+        f"{SHARED}|{RESULT}",
+    ),
     "a workspace of 32 bits": (
         "pairwise.cu",
         "(cut.slices * (cut.d + cut.panels)",
