@@ -13,8 +13,8 @@ constexpr int64_t kGramRows = 256;              // of a unit, at least
 constexpr int64_t kBlock = 128;                 // columns of a block of WᵀW
 constexpr int64_t kPanelRows = 32;              // of W, in double, behind a block
 
-// W in the arithmetic type with zeros behind its last column: [K][ld]. In huge pages, where W may not
-// be: with small ones, nearly every row that is gathered misses the translation buffer.
+// W in the arithmetic type with zeros behind its last column: [K][ld]. In huge pages, where W may
+// not be: with small ones, nearly every row that is gathered misses the translation buffer.
 template <class Real>
 struct Padded {
   int64_t K, d, ld;
@@ -86,8 +86,8 @@ class GramMatrix {
   }
 
  private:
-  // The columns of W from j on times those from k on; on the diagonal, the tiles that meet the upper
-  // triangle.
+  // The columns of W from j on times those from k on; on the diagonal, the tiles that meet the
+  // upper triangle.
   void add_block(int64_t j, int64_t k, int64_t begin, int64_t end, double* part) const {
     alignas(64) double left[kPanelRows * kBlock], right[kPanelRows * kBlock];
     const int64_t height = ld_ - j < kBlock ? ld_ - j : kBlock;

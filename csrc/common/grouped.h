@@ -1,7 +1,7 @@
 // Entries e = 0 … E − 1 grouped by a key, those of one key in their order: a counting sort.
 //
-// The entries are cut into fixed chunks, each with a counter for every key, so that threads count and
-// place without meeting.
+// The entries are cut into fixed chunks, each with a counter for every key, so that threads count
+// and place without meeting.
 #pragma once
 
 #include "common/parallel.h"
@@ -9,8 +9,8 @@
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kChunks = 8;               // at most
-constexpr int64_t kChunkEntries = 1 << 14;   // at least, but for the only one
+constexpr int64_t kChunks = 8;              // at most
+constexpr int64_t kChunkEntries = 1 << 14;  // at least, but for the only one
 
 inline int64_t chunks_of(int64_t E) {
   const int64_t most = ceil_div(E, kChunkEntries);
@@ -25,8 +25,8 @@ inline void for_chunks(int64_t E, int threads, const Body& body) {
                     [&](int64_t c) { body(c, E * c / chunks, E * (c + 1) / chunks); });
 }
 
-// begin [keys + 1] receives where the entries of each key start; put(position, e) is called once for
-// each entry, in parallel. E < 2³¹.
+// begin [keys + 1] receives where the entries of each key start; put(position, e) is called once
+// for each entry, in parallel. E < 2³¹.
 template <class Put>
 inline void group_by(const int64_t* key, int64_t keys, int64_t E, int threads, int64_t* begin,
                      const Put& put) {
