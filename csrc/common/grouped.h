@@ -9,8 +9,8 @@
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kChunks = 8;               // at most
-constexpr int64_t kChunkEntries = 1 << 14;   // at least, but for the only one
+constexpr int64_t kChunks = 8;              // at most
+constexpr int64_t kChunkEntries = 1 << 14;  // at least, but for the only one
 
 inline int64_t chunks_of(int64_t E) {
   const int64_t most = ceil_div(E, kChunkEntries);

@@ -4,11 +4,11 @@
 //
 // Products of float32 values are exact in double and are summed in double.
 //
-// Plan     WᵀW by fixed units of tasks. Then one owner per task forms its row of 4 W (WᵀW), gathers
-//          the rows of W that its entries name, in its row of Ω (with the products) and in its column
-//          (listed by a counting sort), and writes its gradient once.
-// Traffic  copies W; reads the copy for WᵀW, for the product with it, and one row for each end of an
-//          entry. Lists of E entries. No temporary of size E·d, none of size K·d in double.
+// Plan     WᵀW by fixed units of tasks. Then one owner per task forms its row of 4 W (WᵀW),
+//          gathers the rows of W that its entries name, in its row of Ω (with the products) and in
+//          its column (listed by a counting sort), and writes its gradient once.
+// Traffic  copies W; reads the copy for WᵀW, for the product with it, and one row for each end of
+//          an entry. Lists of E entries. No temporary of size E·d, none of size K·d in double.
 // Bits     units are added in order; a list is in the order of the entries.
 #include "common/dispatch.h"
 #include "common/gram_matrix.h"
