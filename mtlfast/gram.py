@@ -236,10 +236,11 @@ def gram_reg(W, omega, *, reduction="sum"):
         ValueError: shapes or devices do not fit, a sparse index is out of range, a CSR tensor is
             malformed, the list is empty or mixes shapes, or unknown reduction.
 
-    Cost: dense O(K²·d), reading Ω once for value and gradient; sparse O(K·d² + E·d) for E stored
-    entries, checked anew in each call; LowRank O(K·(d+r)²). Memory beyond the arguments and
-    gradients: dense up to eight gradients in float64, sparse a copy of W and O(E + d²), LowRank
-    [W F] twice.
+    Cost: dense O(K²·d), reading Ω once for value and gradient (twice where expanding the square
+    turns out to lose digits); sparse O(K·d² + E·d) for E stored entries, checked anew in each call;
+    LowRank O(K·(d+r)²). Memory beyond the arguments and gradients: dense up to eight gradients and
+    three copies of W in float64, sparse a copy of W and O(E + d²),
+    LowRank [W F] twice.
     A second derivative, a torch.func transform or forward mode takes the plain formula, which for
     a dense Ω does make K×K temporaries. Sparse and LowRank forms synchronise an accelerator.
     Deterministic: on the CPU, value and gradients for a sparse Ω, value and gradient in W for a

@@ -11,7 +11,7 @@
 // Plan     Both sum over tiles (I, J) with I ≤ J, by symmetry: a tile meets Ω_IJ and Ω_JI, which is
 //          transposed into the cache, and adds to the gradient of both I and J. Tiles are dealt to a
 //          fixed number of units, each with a gradient of its own.
-// Traffic  reads Ω once; nothing of its size is made. 4 K²d operations in W's arithmetic type for
+// Traffic  reads Ω once, twice where the expanded form is given up; nothing of its size is made. 4 K²d operations in W's arithmetic type for
 //          the gradient, and 2 K²d in double for residuals; register tiles from common/product.h.
 // Bits     an element is summed in the order of its index, float sums run over one tile and go to
 //          double; units are added in order. Which way is taken depends on the numbers alone.
