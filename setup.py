@@ -54,7 +54,10 @@ def compiler():
 
 
 class Cuda:
-    """nvcc, its toolkit and the architectures to compile for."""
+    """nvcc, the folder of its runtime library and the architectures to compile for.
+
+    Raises RuntimeError where nvcc compiles nothing or there is no such library.
+    """
 
     def __init__(self, nvcc):
         self.nvcc = nvcc
@@ -67,12 +70,10 @@ class Cuda:
         self.flags = " ".join(
             ["-std=c++17 -O3 -Xcompiler=-fPIC,-fvisibility=hidden -DMTLFAST_ISA=cuda", *code]
         )
+        self.folder = self._library_folder()
 
-    def library(self):
-        """Folder of the static runtime library; nvcc itself may be a wrapper that lies elsewhere.
-
-        Raises RuntimeError where nvcc compiles nothing or there is no such library.
-        """
+    def _library_folder(self):
+        """Where libcudart_static.a lies; nvcc itself may be a wrapper that lies elsewhere."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.cu"
             source.write_text("__global__ void probe() {}\n")
@@ -103,9 +104,7 @@ def cuda_compiler():
     reason = f"no nvcc in {home}/bin" if home else "no nvcc on PATH"
     if nvcc is not None:
         try:
-            cuda = Cuda(nvcc)
-            cuda.folder = cuda.library()
-            return cuda
+            return Cuda(nvcc)
         except (RuntimeError, OSError) as error:
             reason = str(error)
     if mode == "1":
