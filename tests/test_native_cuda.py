@@ -9,7 +9,10 @@ from cuda_shim import build
 
 from mtlfast import _native, _native_cuda
 
-pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
+pytestmark = [
+    pytest.mark.skipif(bool(build.why_not()), reason=build.why_not()),
+    pytest.mark.skipif(_native._C is None, reason=f"no native module: {_native.missing}"),
+]
 each_dtype = pytest.mark.parametrize("dtype", list(_native._CODES), ids=str)
 
 
