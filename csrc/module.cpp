@@ -148,6 +148,17 @@ void gram_edges(int type, Address w, Address row, Address col, Address values, i
   store(dtype(type), value, result);
 }
 
+void column_lengths(int type, Address w, int64_t K, int64_t d, Address length, int threads) {
+  call(kernels->column_lengths, dtype(type), required(w), size(K), size(d),
+       required<double>(length), threads);
+}
+
+void column_scale(int type, Address w, Address factor, int64_t K, int64_t d, int plus, Address out,
+                  int threads) {
+  call(kernels->column_scale, dtype(type), required(w), required(factor), size(K), size(d),
+       plus_of(plus), required(out), threads);
+}
+
 void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
                  Address value, Address grad, double scale, int threads) {
   call(kernels->group_value, dtype(type), required(w), required<const int64_t>(ptr),
@@ -258,6 +269,103 @@ void dense_distance(int type, Address w, int64_t K, int64_t d, Address out, int 
        Stream{device, optional(stream)});
 }
 
+void edge_product(int type, Address w, Address row, Address col, int64_t E, int64_t d, Address out,
+                  int device, Address stream) {
+  call(mtlfast::cuda::edge_product, dtype(type), required(w), required<const int64_t>(row),
+       required<const int64_t>(col), size(E), size(d), required<double>(out),
+       Stream{device, optional(stream)});
+}
+
+int64_t edge_sum_workspace(int64_t M, int64_t d) {
+  return mtlfast::cuda::edge_sum_workspace(size(M), size(d));
+}
+
+void edge_sum(int type, Address w, Address task, Address other, Address weight, int64_t M,
+              int64_t d, double factor, Address out, Address workspace, int device,
+              Address stream) {
+  call(mtlfast::cuda::edge_sum, dtype(type), required(w), required<const int64_t>(task),
+       required<const int64_t>(other), required(weight), size(M), size(d), factor,
+       required<double>(out), required(workspace), Stream{device, optional(stream)});
+}
+
+int64_t group_workspace(int type, int64_t G, int64_t M, int64_t d) {
+  return mtlfast::cuda::group_workspace(dtype(type), size(G), size(M), size(d));
+}
+
+void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t M, int64_t d,
+                 double value_scale, Address value, Address grad, double factor, Address upstream,
+                 Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::group_value, dtype(type), required(w), required<const int64_t>(ptr),
+       required<const int64_t>(member), size(G), size(M), size(d), value_scale, required(value),
+       optional(grad), mtlfast::cuda::Scale{factor, optional(upstream)}, required(workspace),
+       Stream{device, optional(stream)});
+}
+
+void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int64_t M, int64_t d,
+                double step, Address out, Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::group_prox, dtype(type), required(w), required<const int64_t>(ptr),
+       required<const int64_t>(member), size(G), size(M), size(d), step, required(out),
+       required(workspace), Stream{device, optional(stream)});
+}
+
+int64_t trace_norm_matrices(int64_t m, int64_t n) {
+  return mtlfast::cuda::trace_norm_matrices(size(m), size(n));
+}
+
+void trace_norm_value(int type, Address w, int64_t B, int64_t m, int64_t n, Address value,
+                      Address grad, int device, Address stream) {
+  call(mtlfast::cuda::trace_norm_value, dtype(type), required(w), size(B), size(m), size(n),
+       required(value), optional(grad), Stream{device, optional(stream)});
+}
+
+void trace_norm_prox(int type, Address w, Address threshold, int64_t B, int64_t m, int64_t n,
+                     Address out, int device, Address stream) {
+  call(mtlfast::cuda::trace_norm_prox, dtype(type), required(w),
+       required<const double>(threshold), size(B), size(m), size(n), required(out),
+       Stream{device, optional(stream)});
+}
+
+int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E) {
+  return mtlfast::cuda::graph_prox_workspace(size(K), size(d), size(E));
+}
+
+mtlfast::cuda::ProxSystem prox_system(Address row_ptr, Address col, Address weight, int64_t K,
+                                      int64_t d, int64_t E, double step, Address state) {
+  return {graph(row_ptr, col, weight), size(K), size(d), size(E), step, required(state)};
+}
+
+void graph_prox_load(int type, Address w, int64_t stride, int64_t column, Address row_ptr,
+                     Address col, Address weight, int64_t K, int64_t d, int64_t E, double step,
+                     Address state, Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::graph_prox_load, dtype(type), required(w), size(stride), size(column),
+       prox_system(row_ptr, col, weight, K, d, E, step, state), required(workspace),
+       Stream{device, optional(stream)});
+}
+
+void graph_prox_residual(Address row_ptr, Address col, Address weight, int64_t K, int64_t d,
+                         int64_t E, double step, Address state, Address workspace, int device,
+                         Address stream) {
+  call(mtlfast::cuda::graph_prox_residual,
+       prox_system(row_ptr, col, weight, K, d, E, step, state), required(workspace),
+       Stream{device, optional(stream)});
+}
+
+void graph_prox_iterate(Address row_ptr, Address col, Address weight, int64_t K, int64_t d,
+                        int64_t E, double step, Address state, double tol, int64_t max_iter,
+                        int64_t count, Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::graph_prox_iterate,
+       prox_system(row_ptr, col, weight, K, d, E, step, state), tol, size(max_iter), size(count),
+       required(workspace), Stream{device, optional(stream)});
+}
+
+void graph_prox_store(int type, Address out, int64_t stride, int64_t column, Address row_ptr,
+                      Address col, Address weight, int64_t K, int64_t d, int64_t E, double step,
+                      Address state, Address workspace, int device, Address stream) {
+  call(mtlfast::cuda::graph_prox_store, dtype(type), required(out), size(stride), size(column),
+       prox_system(row_ptr, col, weight, K, d, E, step, state), required(workspace),
+       Stream{device, optional(stream)});
+}
+
 }  // namespace cuda
 #endif
 
@@ -312,6 +420,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("dense_distance", &dense_distance);
   m.def("gram_dense", &gram_dense);
   m.def("gram_edges", &gram_edges);
+  m.def("column_lengths", &column_lengths);
+  m.def("column_scale", &column_scale);
   m.def("group_value", &group_value);
   m.def("group_prox", &group_prox);
   m.def("graph_prox", &graph_prox);
@@ -335,6 +445,20 @@ PYBIND11_MODULE(_C, m) {
   m.def("cuda_dense_graph_workspace", &cuda::dense_graph_workspace);
   m.def("cuda_dense_graph_value", &cuda::dense_graph_value);
   m.def("cuda_dense_distance", &cuda::dense_distance);
+  m.def("cuda_edge_product", &cuda::edge_product);
+  m.def("cuda_edge_sum_workspace", &cuda::edge_sum_workspace);
+  m.def("cuda_edge_sum", &cuda::edge_sum);
+  m.def("cuda_group_workspace", &cuda::group_workspace);
+  m.def("cuda_group_value", &cuda::group_value);
+  m.def("cuda_group_prox", &cuda::group_prox);
+  m.def("cuda_trace_norm_matrices", &cuda::trace_norm_matrices);
+  m.def("cuda_trace_norm_value", &cuda::trace_norm_value);
+  m.def("cuda_trace_norm_prox", &cuda::trace_norm_prox);
+  m.def("cuda_graph_prox_workspace", &cuda::graph_prox_workspace);
+  m.def("cuda_graph_prox_load", &cuda::graph_prox_load);
+  m.def("cuda_graph_prox_residual", &cuda::graph_prox_residual);
+  m.def("cuda_graph_prox_iterate", &cuda::graph_prox_iterate);
+  m.def("cuda_graph_prox_store", &cuda::graph_prox_store);
 #endif
   m.def("use_isa", &use_isa, py::arg("name") = "");
   m.def("runnable_isas", &runnable_isas);

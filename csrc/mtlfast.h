@@ -73,6 +73,14 @@ struct CpuKernels {
                      int64_t E, double* value /*[1]*/, void* grad /*[K, d] or null*/,
                      void* values_grad /*[E] or null*/, int threads);
 
+  // length[j] = ‖w_·j‖₂.
+  void (*column_lengths)(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
+                         double* length /*[d]*/, int threads);
+
+  // out_ij = factor_j w_ij, plus nothing or out.  out may be w; factors are of W's arithmetic type.
+  void (*column_scale)(DType, const void* w /*[K, d]*/, const void* factor /*[d]*/, int64_t K,
+                       int64_t d, Plus, void* out /*[K, d]*/, int threads);
+
   // Tasks member[ptr[g] .. ptr[g+1]) are linked all to all with weight 1 in both directions:
   // value = Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;  grad_i = 4·scale·n_g (w_i − w̄_g), left out when grad
   // is null.

@@ -5,6 +5,12 @@ from mtlfast._config import build_info, show_config
 from mtlfast._native import FallbackWarning, release_memory
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_prox_, graph_reg
+from mtlfast.group_lasso import (
+    group_lasso,
+    group_lasso_add_grad_,
+    group_lasso_prox,
+    group_lasso_prox_,
+)
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
@@ -21,6 +27,10 @@ __all__ = [
     "graph_prox",
     "graph_prox_",
     "graph_reg",
+    "group_lasso",
+    "group_lasso_add_grad_",
+    "group_lasso_prox",
+    "group_lasso_prox_",
     "nn",
     "optim",
     "pairwise_add_grad_",

@@ -69,10 +69,7 @@ def show_config():
     else:
         lines.append(f"CPU: pure-PyTorch reference, because {_native.missing}")
     if info["cuda"]:
-        lines.append(
-            "CUDA: native kernels for pairwise and graph distances, architectures "
-            f"{', '.join(info['cuda_archs'])}; pure-PyTorch reference for the rest"
-        )
+        lines.append(f"CUDA: native kernels, architectures {', '.join(info['cuda_archs'])}")
     else:
         lines.append("CUDA: pure-PyTorch reference, because this build holds no CUDA kernels")
     lines.append("other devices: pure-PyTorch reference")

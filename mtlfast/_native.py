@@ -283,6 +283,38 @@ def gram_edges(w, row, col, values, want_w, want_values):
     return value, grad, values_grad
 
 
+def column_lengths(w):
+    w = w.contiguous()
+    length = torch.zeros((w.shape[1],), dtype=torch.float64, device="cpu")
+    if w.numel():
+        _C.column_lengths(
+            _CODES[w.dtype], w.data_ptr(), *w.shape, length.data_ptr(), torch.get_num_threads()
+        )
+    return length
+
+
+def _column_scale(w, factor, plus, out):
+    w, factor = w.contiguous(), factor.to(real_dtype(w.dtype))
+    if w.numel():
+        _C.column_scale(
+            _CODES[w.dtype], w.data_ptr(), factor.data_ptr(), *w.shape, plus, out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+    return out
+
+
+def column_scale(w, factor):
+    return _column_scale(w, factor, _NOTHING, empty_like(w))
+
+
+def column_scale_(w, factor):
+    _in_place(w, lambda dense: _column_scale(dense, factor, _NOTHING, dense))
+
+
+def column_add_(out, w, factor):
+    _in_place(out, lambda dense: _column_scale(w, factor, _OUT, dense))
+
+
 def group_prox(w, ptr, member, step):
     out = w.clone(memory_format=torch.contiguous_format)
     if w.numel() and member.numel():
@@ -324,7 +356,7 @@ def use_isa(name=""):
     return _C.use_isa(name)
 
 
-def trace_norm_value(w, grad):
+def trace_norm_value(w, grad, check=True):
     matrices = w.reshape(-1, *w.shape[-2:]).contiguous() if w.numel() else w
     batch, rows, columns = matrices.shape if w.numel() else (0, 0, 0)
     unit = empty(w.shape if grad else (0,), w.dtype)
@@ -340,15 +372,18 @@ def trace_norm_value(w, grad):
             _CODES[w.dtype], matrices.data_ptr(), batch, rows, columns,
             value.data_ptr(), unit.data_ptr() if grad else 0, torch.get_num_threads(),
         )  # fmt: skip
-    if value.isnan().any():
-        require_finite("trace_norm", w)
+    bad = value.isnan()
+    if bad.any():
+        if check:
+            require_finite("trace_norm", w)
+        if grad:
+            unit.view_as(matrices)[bad] = torch.nan
     return value.to(real_dtype(w.dtype)).reshape(w.shape[:-2]), unit
 
 
 def _shrink(matrices, threshold, result):
-    """The prox into ``result``, which may be ``matrices``; False where one was not finite."""
+    """The prox into ``result``, which may be ``matrices``; True for those that are not finite."""
     batch, rows, columns = matrices.shape
-    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
     route = _spectral.route(batch, rows, columns, matrices.dtype)
     arguments = (
         _CODES[matrices.dtype], matrices.data_ptr(), threshold.data_ptr(), batch, rows, columns,
@@ -357,37 +392,51 @@ def _shrink(matrices, threshold, result):
     if route == "gram":
         finite = torch.empty(batch, dtype=torch.int64, device="cpu")
         _C.trace_norm_gram_prox(*arguments, finite.data_ptr(), torch.get_num_threads())
-        return bool(finite.all())
+        return finite == 0
     if route == "jacobi":
         _C.trace_norm_prox(*arguments, torch.get_num_threads())
     else:
         _spectral.trace_norm_prox(matrices, threshold, result)
     # a matrix that is not finite comes back as NaN throughout
-    return not result[:, 0, 0].isnan().any()
+    return result[:, 0, 0].isnan()
 
 
-def trace_norm_shrink(w, threshold):
-    require_threshold(threshold)
+def _checked_shrink(function, w, matrices, threshold, result, check):
+    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
+    if check:
+        bad = _shrink(matrices, threshold, result)
+    else:
+        legal = threshold.isfinite() & (threshold >= 0)
+        bad = _shrink(matrices, torch.where(legal, threshold, 0.0), result) | ~legal
+    if bad.any():
+        if check:
+            require_finite(function, w)
+        result[bad] = torch.nan
+
+
+def trace_norm_shrink(w, threshold, check=True):
+    if check:
+        require_threshold(threshold)
     out = empty_like(w)
     if w.numel():
         matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
-        if not _shrink(matrices, threshold, out.view_as(matrices)):
-            require_finite("trace_norm_prox", w)
+        result = out.view_as(matrices)
+        _checked_shrink("trace_norm_prox", w, matrices, threshold, result, check)
     return out
 
 
-def trace_norm_shrink_(w, threshold):
-    require_threshold(threshold, "trace_norm_prox_")
+def trace_norm_shrink_(w, threshold, check=True):
+    if check:
+        require_threshold(threshold, "trace_norm_prox_")
     if not w.numel():
         return
     direct = w.is_contiguous()
     matrices = w.detach().reshape(-1, *w.shape[-2:]).contiguous()
     # one matrix is met whole before it is written; of a batch, none may be written before all
     alone = len(matrices) == 1 and _spectral.route(*matrices.shape, w.dtype) == "gram"
-    if not alone and not all(bound.isfinite() for bound in torch.aminmax(matrices)):
+    if check and not alone and not all(bound.isfinite() for bound in torch.aminmax(matrices)):
         require_finite("trace_norm_prox_", w)
-    if not _shrink(matrices, threshold, matrices):
-        require_finite("trace_norm_prox_", w)
+    _checked_shrink("trace_norm_prox_", w, matrices, threshold, matrices, check)
     if direct:
         torch.autograd.graph.increment_version(w)
     else:

@@ -1,13 +1,18 @@
 """The CUDA twins of the functions of the same name in :mod:`mtlfast._native`.
 
-Work is queued on the current stream; work space comes from torch's allocator, and nothing waits.
+Work is queued on the current stream; work space comes from torch's allocator, and nothing waits but
+checks that are asked for, torch's own decompositions of large matrices, and ``graph_prox``, whose
+number of iterations depends on what they find.
 """
+
+import math
 
 import torch
 
-from mtlfast import _native
+from mtlfast import _native, _spectral, _tiles
 from mtlfast._compat import current_stream
 from mtlfast._native import _CODES, _MEAN, _NOTHING, _OUT, _changed, _in_place, real_dtype
+from mtlfast.reference import require_finite, require_solved, require_threshold
 
 _kernels = _native._C
 
@@ -22,6 +27,13 @@ TWINS = (
     "edge_distance",
     "dense_graph_value",
     "dense_distance",
+    "gram_edges",
+    "group_value",
+    "group_prox",
+    "trace_norm_value",
+    "trace_norm_shrink",
+    "trace_norm_shrink_",
+    "graph_prox",
 )
 OPS = TWINS if not _native.missing and _native.build_info()["cuda"] else ()  # of this build
 
@@ -154,3 +166,167 @@ def dense_distance(w):
             _CODES[w.dtype], w.data_ptr(), *w.shape, out.data_ptr(), *_place(w)
         )
     return out
+
+
+def gram_edges(w, row, col, values, want_w, want_values):
+    w, row, col = w.contiguous(), row.contiguous(), col.contiguous()
+    real = real_dtype(w.dtype)
+    values = values.to(real)
+    products = w.new_zeros(row.shape, dtype=torch.float64)
+    if w.numel() and row.numel():
+        _kernels.cuda_edge_product(
+            _CODES[w.dtype], w.data_ptr(), row.data_ptr(), col.data_ptr(), *row.shape, w.shape[1],
+            products.data_ptr(), *_place(w),
+        )  # fmt: skip
+    small = _tiles.small_gram(w)
+    value, residual = _tiles.edges_value(small, products, values.double())
+    grad = small.new_empty((0, w.shape[1]))
+    if want_w:
+        grad = _tiles.small_product(w, 4 * small)
+        if grad.numel() and row.numel():
+            _add_neighbours(grad, w, torch.cat([row, col]), torch.cat([col, row]), values)
+    values_grad = -2 * residual if want_values else residual.new_empty((0,))
+    return value.to(real), grad.to(real), values_grad.to(real)
+
+
+def _add_neighbours(grad, w, task, other, values):
+    """``grad -= 2 (Ω + Ωᵀ) W``; every entry of Ω has two ends."""
+    task, order = task.sort(stable=True)
+    other, weight = other[order], values.repeat(2)[order]
+    sizes = task.shape[0], w.shape[1]
+    work = w.new_empty((_kernels.cuda_edge_sum_workspace(*sizes),), dtype=torch.uint8)
+    _kernels.cuda_edge_sum(
+        _CODES[w.dtype], w.data_ptr(), task.data_ptr(), other.data_ptr(), weight.data_ptr(),
+        *sizes, -2.0, grad.data_ptr(), work.data_ptr(), *_place(w),
+    )  # fmt: skip
+
+
+def _groups(w, ptr, member):
+    """Sizes and tensors that both kernels of groups take, and their work space."""
+    sizes, tensors = (ptr.shape[0] - 1, *member.shape, w.shape[1]), (w, ptr, member)
+    work = w.new_empty((_kernels.cuda_group_workspace(_CODES[w.dtype], *sizes),), dtype=torch.uint8)
+    return sizes, [t.data_ptr() for t in tensors], work
+
+
+def group_value(w, ptr, member, scale):
+    w, ptr, member = w.contiguous(), ptr.contiguous(), member.contiguous()
+    real = real_dtype(w.dtype)
+    grad = w.new_empty((0,)) if scale is None else torch.zeros_like(w)
+    if not (w.numel() and member.numel()):
+        return w.new_zeros((), dtype=real), grad
+    if scale is not None:
+        scale = scale.to(real)
+    value = w.new_empty((), dtype=real)
+    sizes, addresses, work = _groups(w, ptr, member)
+    _kernels.cuda_group_value(
+        _CODES[w.dtype], *addresses, *sizes, 1.0, value.data_ptr(),
+        0 if scale is None else grad.data_ptr(), 1.0, 0 if scale is None else scale.data_ptr(),
+        work.data_ptr(), *_place(w),
+    )  # fmt: skip
+    return value, grad
+
+
+def group_prox(w, ptr, member, step):
+    out = w.clone(memory_format=torch.contiguous_format)
+    ptr, member = ptr.contiguous(), member.contiguous()
+    if out.numel() and member.numel():
+        sizes, addresses, work = _groups(out, ptr, member)
+        _kernels.cuda_group_prox(
+            _CODES[w.dtype], *addresses, *sizes, step, out.data_ptr(), work.data_ptr(), *_place(w)
+        )
+    return out
+
+
+def trace_norm_value(w, grad, check=True):
+    if check:
+        require_finite("trace_norm", w)
+    real, unit = real_dtype(w.dtype), w.new_empty(w.shape if grad else (0,))
+    if not w.numel():
+        return w.new_zeros(w.shape[:-2], dtype=real), unit
+    matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
+    if not _kernels.cuda_trace_norm_matrices(*w.shape[-2:]):
+        value = _spectral.trace_norm_value(matrices, unit.view_as(matrices) if grad else None)
+        return value.to(real).reshape(w.shape[:-2]), unit
+    value = w.new_empty(w.shape[:-2], dtype=real)
+    _kernels.cuda_trace_norm_value(
+        _CODES[w.dtype], matrices.data_ptr(), *matrices.shape, value.data_ptr(),
+        unit.data_ptr() if grad else 0, *_place(w),
+    )  # fmt: skip
+    return value, unit
+
+
+def _shrink(w, threshold, out):
+    if not w.numel():
+        return
+    matrices = w.reshape(-1, *w.shape[-2:]).contiguous()
+    threshold = threshold.to(torch.float64).reshape(-1).contiguous()
+    if not _kernels.cuda_trace_norm_matrices(*w.shape[-2:]):
+        _spectral.trace_norm_prox(matrices, threshold, out.view_as(matrices))
+        return
+    _kernels.cuda_trace_norm_prox(
+        _CODES[w.dtype], matrices.data_ptr(), threshold.data_ptr(), *matrices.shape,
+        out.data_ptr(), *_place(w),
+    )  # fmt: skip
+
+
+def trace_norm_shrink(w, threshold, check=True):
+    if check:
+        require_threshold(threshold)
+        require_finite("trace_norm_prox", w)
+    out = _like(w)
+    _shrink(w, threshold, out)
+    return out
+
+
+def trace_norm_shrink_(w, threshold, check=True):
+    if check:
+        require_threshold(threshold, "trace_norm_prox_")
+        require_finite("trace_norm_prox_", w)
+    _in_place(w, lambda dense: _shrink(dense.detach(), threshold, dense))
+
+
+_PANEL = 2**27  # elements whose systems are solved at once: 5 GiB of work space
+_RESTARTS = 8
+_POLL = 8  # iterations between looks at the state; changes no bit
+
+
+def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        return w.clone()
+    out, (num_tasks, dim) = _like(w), w.shape
+    graph = row_ptr.contiguous(), col.contiguous(), weight.double().contiguous()
+    panel = min(dim, max(32, _PANEL // num_tasks))
+    size = _kernels.cuda_graph_prox_workspace(num_tasks, panel, col.shape[0])
+    work = w.new_empty((size,), dtype=torch.uint8)
+    state = w.new_empty((4,), dtype=torch.float64)
+    most, worst = 0, 0.0
+    for column in range(0, dim, panel):
+        sizes = num_tasks, min(panel, dim - column), col.shape[0]
+        system = *(part.data_ptr() for part in graph), *sizes, step, state.data_ptr()
+        rest = work.data_ptr(), *_place(w)
+        _kernels.cuda_graph_prox_load(_CODES[w.dtype], w.data_ptr(), dim, column, *system, *rest)
+        residual, iterations, indefinite = _solve(system, rest, state, tol, max_iter)
+        _kernels.cuda_graph_prox_store(_CODES[w.dtype], out.data_ptr(), dim, column, *system, *rest)
+        most, worst = max(most, int(iterations)), max(worst, residual)
+        if indefinite:
+            break
+    require_solved(indefinite, most, worst, step, tol, max_iter)
+    return out
+
+
+def _solve(system, rest, state, tol, max_iter):
+    """Conjugate gradients, again from the true residual where the recurrence was too hopeful."""
+    for restart in range(_RESTARTS + 1):
+        _kernels.cuda_graph_prox_residual(*system, *rest)
+        residual, iterations, _, indefinite = state.tolist()
+        goes_on = tol < residual < math.inf and iterations < max_iter and restart < _RESTARTS
+        if indefinite or not goes_on:
+            break
+        done = False
+        while not done:
+            _kernels.cuda_graph_prox_iterate(*system, tol, max_iter, _POLL, *rest)
+            _, iterations, done, indefinite = state.tolist()
+        if indefinite:
+            break
+    return residual, iterations, indefinite

@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from mtlfast import _native, _native_cuda, _tiles, reference
+from mtlfast import _columns, _native, _native_cuda, _tiles, reference
 from mtlfast._cache import TensorCache
 from mtlfast._compat import calls_directly
 
@@ -84,14 +84,16 @@ _OPS = {
     "edge_structure(Tensor edge_index, int num_tasks) -> (Tensor, Tensor, Tensor, Tensor)": (
         _edge_structure
     ),
-    "trace_norm_value(Tensor w, bool grad) -> (Tensor, Tensor)": lambda w, grad: (
-        _value(w, w.shape[:-2]),
-        w.new_empty(w.shape if grad else (0,)),
+    "trace_norm_value(Tensor w, bool grad, bool check=True) -> (Tensor, Tensor)": (
+        lambda w, grad, check=True: (
+            _value(w, w.shape[:-2]),
+            w.new_empty(w.shape if grad else (0,)),
+        )
     ),
-    "trace_norm_shrink(Tensor w, Tensor threshold) -> Tensor": lambda w, threshold: w.new_empty(
-        w.shape
+    "trace_norm_shrink(Tensor w, Tensor threshold, bool check=True) -> Tensor": (
+        lambda w, threshold, check=True: w.new_empty(w.shape)
     ),
-    "trace_norm_shrink_(Tensor(a!) w, Tensor threshold) -> ()": lambda w, threshold: None,
+    "trace_norm_shrink_(Tensor(a!) w, Tensor threshold, bool check=True) -> ()": _nothing,
 }
 
 
@@ -123,15 +125,29 @@ def _register():
         _library.impl(name, fallback, "CompositeExplicitAutograd")
         if native is not None:
             _library.impl(name, native, "CPU")
-        if name in _native_cuda.OPS:
-            _library.impl(name, getattr(_native_cuda, name), "CUDA")
+        _register_cuda(name)
         torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
+
+
+def _register_cuda(name):
+    if name in _native_cuda.OPS:
+        _library.impl(name, getattr(_native_cuda, name), "CUDA")
 
 
 def _rows(w, wanted):
     """A unit gradient of the shape of ``w``, without rows where it is not wanted."""
     return _value(w, w.shape if wanted else (0, w.shape[1]))
 
+
+# ops from torch calls in :mod:`mtlfast._columns`, as good as a kernel where there is none
+_COLUMNS = {
+    "column_lengths(Tensor w) -> Tensor": (
+        lambda w: w.new_empty((w.shape[1],), dtype=torch.float64)
+    ),
+    "column_scale(Tensor w, Tensor factor) -> Tensor": _like,
+    "column_scale_(Tensor(a!) w, Tensor factor) -> ()": _nothing,
+    "column_add_(Tensor(a!) out, Tensor w, Tensor factor) -> ()": _nothing,
+}
 
 # ops without a native kernel, from torch calls in :mod:`mtlfast._tiles`: opaque to the compiler,
 # which would otherwise unroll their loops over tiles
@@ -161,18 +177,20 @@ _TILED = {
 }
 
 
-def _register_tiled():
-    for schema, fake in _TILED.items():
+def _register_composed(room, table):
+    for schema, fake in table.items():
         name = schema.partition("(")[0]
         _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _library.impl(name, getattr(_tiles, name), "CompositeExplicitAutograd")
-        if name in ("gram_dense", "gram_edges") and not _native.missing:
+        _library.impl(name, getattr(room, name), "CompositeExplicitAutograd")
+        if hasattr(_native, name) and not _native.missing:
             _library.impl(name, getattr(_native, name), "CPU")
+        _register_cuda(name)
         torch.library.register_fake(f"mtlfast::{name}", fake, lib=_library)
 
 
 _register()
-_register_tiled()
+_register_composed(_columns, _COLUMNS)
+_register_composed(_tiles, _TILED)
 
 
 def _callable(name):
@@ -204,6 +222,10 @@ graph_prox = torch.ops.mtlfast.graph_prox.default
 edge_structure = torch.ops.mtlfast.edge_structure.default
 gram_dense = torch.ops.mtlfast.gram_dense.default
 gram_dense_omega_grad = torch.ops.mtlfast.gram_dense_omega_grad.default
+column_lengths = torch.ops.mtlfast.column_lengths.default
+column_scale = torch.ops.mtlfast.column_scale.default
+column_scale_ = torch.ops.mtlfast.column_scale_.default
+column_add_ = torch.ops.mtlfast.column_add_.default
 gram_edges = torch.ops.mtlfast.gram_edges.default
 gram_factor = torch.ops.mtlfast.gram_factor.default
 trace_norm_value = torch.ops.mtlfast.trace_norm_value.default

@@ -100,22 +100,48 @@ def _edge_products(x, row, col):
     return products
 
 
+def small_gram(w):
+    """WᵀW, from a part of W in float64 at a time."""
+    small = w.new_zeros((w.shape[1],) * 2, dtype=torch.float64)
+    for rows in _parts(w):
+        rows = rows.double()
+        small.addmm_(rows.T, rows)
+    return small
+
+
+def small_product(w, small):
+    """W times a small matrix, in float64."""
+    out = w.new_empty((w.shape[0], small.shape[1]), dtype=torch.float64)
+    for rows, target in zip(_parts(w), _parts(out), strict=True):
+        torch.mm(rows.double(), small, out=target)
+    return out
+
+
+def _parts(w):
+    """Rows of W, 2²⁴ elements at a time."""
+    return w.split(max(1, (1 << 24) // max(w.shape[1], 1)))
+
+
+def edges_value(small, products, values):
+    """‖WWᵀ − Ω‖² and the residuals at Ω's entries, from WᵀW and <w_r, w_c> there."""
+    residual = products - values
+    return (_square(small) - _square(products)).clamp(min=0) + _square(residual), residual
+
+
 def gram_edges(w, row, col, values, want_w, want_values):
     """Sparse Ω with distinct entries: the value and the gradients in W and ``values``.
 
     Residuals at stored entries are exact; what W Wᵀ holds elsewhere is ‖WᵀW‖² − Σ <w_r, w_c>².
     """
     x, v = w.double(), values.double()
-    products = _edge_products(x, row, col)
-    small = x.T @ x
+    small = small_gram(x)
+    value, residual = edges_value(small, _edge_products(x, row, col), v)
     grad = x.new_empty((0, x.shape[1]))
     if want_w:
-        grad = x @ (4 * small)
+        grad = small_product(x, 4 * small)
         for index in (torch.stack([row, col]), torch.stack([col, row])):
             omega = torch.sparse_coo_tensor(index, v, (x.shape[0],) * 2, check_invariants=False)
             grad = torch.sparse.addmm(grad, omega, x, alpha=-2)
-    residual = products - v
-    value = (_square(small) - _square(products)).clamp(min=0) + _square(residual)
     values_grad = -2 * residual if want_values else residual.new_empty((0,))
     return _real(value, w), _real(grad, w), _real(values_grad, w)
 

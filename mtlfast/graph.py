@@ -318,7 +318,8 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
         RuntimeError: ``tol`` was not reached in ``max_iter`` iterations.
 
     Cost: one pass over the edges an iteration, five arrays ``[K, 32]`` of float64 or smaller; the
-    number of iterations grows with the square root of step times the largest degree.
+    number of iterations grows with the square root of step times the largest degree. On CUDA it
+    waits for the device every few iterations.
     Deterministic: the same bits for any number of threads and any CPU.
 
     Example:

@@ -20,12 +20,27 @@ from mtlfast._checks import (
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
+from mtlfast.group_lasso import (
+    group_lasso,
+    group_lasso_add_grad_,
+    group_lasso_prox,
+    group_lasso_prox_,
+)
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.task_linear import TaskLinear
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
-__all__ = ["GramReg", "GraphReg", "PairwiseReg", "Regularizer", "Sum", "TaskLinear", "TraceNorm"]
+__all__ = [
+    "GramReg",
+    "GraphReg",
+    "GroupLasso",
+    "PairwiseReg",
+    "Regularizer",
+    "Sum",
+    "TaskLinear",
+    "TraceNorm",
+]
 
 
 class Regularizer(nn.Module):
@@ -276,6 +291,36 @@ class TraceNorm(Regularizer):
         trace_norm_prox_(rows, step * self.strength)
         write_rows_(W, rows)
         return W
+
+
+class GroupLasso(Regularizer):
+    """``strength · ‖W‖_{2,1}``, whole features in or out, see :func:`mtlfast.group_lasso`.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast.nn import GroupLasso
+        >>> W = torch.tensor([[3.0, 0.1], [4.0, 0.1]])
+        >>> GroupLasso(strength=5.0).prox(W, step=0.5)
+        tensor([[1.5000, 0.0000],
+                [2.0000, 0.0000]])
+    """
+
+    has_prox = True
+
+    def forward(self, W):
+        return self.strength * group_lasso(W)
+
+    def prox(self, W, step):
+        step = check_number("GroupLasso.prox", "step", step)
+        return group_lasso_prox(W, step * self.strength)
+
+    def prox_(self, W, step):
+        step = check_number("GroupLasso.prox_", "step", step)
+        return group_lasso_prox_(W, step * self.strength)
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        alpha = check_number("GroupLasso.add_grad_", "alpha", alpha, signed=True)
+        return self.strength * group_lasso_add_grad_(grad, W, alpha=alpha * self.strength)
 
 
 class Sum(Regularizer):

@@ -25,6 +25,13 @@ def _check_concrete(check, *args):
         check(*words, tensor)
 
 
+def _looks(function, check, w):
+    """Whether values are looked at: unasked where nothing has to be waited for."""
+    if check is not None and not isinstance(check, bool):
+        raise TypeError(f"{function}: check must be None, True or False, got {check!r}")
+    return w.device.type == "cpu" if check is None else check
+
+
 class _Subgradient(torch.autograd.Function):
     """The saved subgradient as a function of W, for double backward."""
 
@@ -40,12 +47,13 @@ class _Subgradient(torch.autograd.Function):
         return reference.trace_norm_hessian(w, upstream), None
 
 
-_LARGE = 1 << 16  # elements for which a look at the upstream gradient pays
+_LARGE = 1 << 16  # elements on the CPU for which a look at the upstream gradient pays
 
 
 def _scale_(unit, upstream):
     """``unit`` times ``upstream`` in place; a factor of 1 costs no pass over a large one."""
-    if unit.numel() > _LARGE and not torch.compiler.is_compiling() and (upstream == 1).all():
+    looks = unit.is_cpu and unit.numel() > _LARGE and not torch.compiler.is_compiling()
+    if looks and (upstream == 1).all():
         return unit
     return unit.mul_(upstream[..., None, None])
 
@@ -56,8 +64,8 @@ class _TraceNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, w):
-        value, ctx.unit = _ops.trace_norm_value(w, True)
+    def forward(ctx, w, check):
+        value, ctx.unit = _ops.trace_norm_value(w, True, check)
         ctx.save_for_backward(w)
         return value
 
@@ -66,15 +74,15 @@ class _TraceNorm(torch.autograd.Function):
         (w,) = ctx.saved_tensors
         unit, ctx.unit = ctx.unit, None
         if unit is None:
-            unit = _ops.trace_norm_value(w, True)[1]
+            unit = _ops.trace_norm_value(w, True, False)[1]
         if wants_double_backward():
             unit = _Subgradient.apply(w, unit)
         elif unit.dtype == upstream.dtype:
-            return _scale_(unit, upstream)
-        return (upstream[..., None, None] * unit).to(w.dtype)
+            return _scale_(unit, upstream), None
+        return (upstream[..., None, None] * unit).to(w.dtype), None
 
 
-def trace_norm(W):
+def trace_norm(W, *, check=None):
     r"""Trace norm (nuclear norm) of each matrix: the sum of its singular values.
 
     .. math:: R(W) = \|W\|_* = \sum_i \sigma_i, \qquad
@@ -88,18 +96,23 @@ def trace_norm(W):
     Args:
         W: tensor ``[..., m, n]``, or a list or tuple of K equally shaped tensors, taken as one
             matrix ``[K, d]``; float64, float32, bfloat16 or float16; any device, any strides.
+        check: whether NaN or Inf in W raises. ``None`` looks on the CPU alone: elsewhere a look
+            waits for the device. ``True`` looks everywhere, ``False`` nowhere. Where nobody looks,
+            the value and the gradient of the matrix concerned are NaN, others are not touched.
 
     Returns:
         Shape ``[...]``: float64 for float64 input, else float32. Gradients have W's dtype.
 
     Raises:
-        TypeError: W is no dense floating-point tensor, or the list mixes dtypes.
+        TypeError: W is no dense floating-point tensor, the list mixes dtypes, or check is no bool.
         ValueError: fewer than two dimensions, an empty list, mixed shapes, or NaN or Inf in W
             (``trace_norm: W must be finite, got nan at index (0, 3, 1)``).
 
     Cost: O(m·n·min(m, n)) a matrix. When a gradient is needed it comes with the value, and is kept.
+    On CUDA nothing waits where the kernel is present, min(m, n) ≤ 64, and a matrix in float64 takes
+    up to about 90 KiB (150 × 64); larger ones take torch's decompositions, which wait.
     Deterministic: where min(m, n) ≤ 256 (float64: ≤ 64 in batches) the same bits for any number of
-    threads and any CPU; elsewhere as LAPACK is.
+    threads and any CPU; elsewhere as LAPACK is. On CUDA the kernel's bits do not change.
 
     Example:
         >>> import torch
@@ -114,12 +127,14 @@ def trace_norm(W):
     algorithms, and multi-task learning, SIAM J. Optim. 2010.
     """
     w = _as_matrices("trace_norm", W)
+    check = _looks("trace_norm", check, w)
     if needs_reference(w):
-        _check_concrete(reference.require_finite, "trace_norm", w)
+        if check:
+            _check_concrete(reference.require_finite, "trace_norm", w)
         return reference.trace_norm(w)
     if wants_grad(w):
-        return _TraceNorm.apply(w)
-    return _ops.trace_norm_value(w, False)[0]
+        return _TraceNorm.apply(w, check)
+    return _ops.trace_norm_value(w, False, check)[0]
 
 
 class _ProxGrad(torch.autograd.Function):
@@ -144,15 +159,15 @@ class _ProxGrad(torch.autograd.Function):
 
 class _TraceNormProx(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, w, threshold):
+    def forward(ctx, w, threshold, check):
         ctx.save_for_backward(w, threshold)
-        return _ops.trace_norm_shrink(w, threshold)
+        return _ops.trace_norm_shrink(w, threshold, check)
 
     @staticmethod
     def backward(ctx, upstream):
         if wants_double_backward():
-            return _ProxGrad.apply(*ctx.saved_tensors, upstream)
-        return reference.trace_norm_prox_grad(*ctx.saved_tensors, upstream)
+            return *_ProxGrad.apply(*ctx.saved_tensors, upstream), None
+        return *reference.trace_norm_prox_grad(*ctx.saved_tensors, upstream), None
 
 
 def _as_threshold(function, threshold, w):
@@ -172,7 +187,7 @@ def _as_threshold(function, threshold, w):
     return broadcast.to(torch.float64)
 
 
-def trace_norm_prox(W, threshold):
+def trace_norm_prox(W, threshold, *, check=None):
     r"""Proximal step of :func:`trace_norm`: soft-thresholding of the singular values.
 
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \|Z\|_*
@@ -183,6 +198,9 @@ def trace_norm_prox(W, threshold):
         threshold: t, a finite number ≥ 0 (learning rate times strength), or a floating-point tensor
             on W's device that broadcasts to the batch shape ``[...]``: one for each matrix. The
             tensor may require a gradient.
+        check: as in :func:`trace_norm`, for NaN and Inf in W and for a threshold tensor with values
+            that are not finite or below 0: where nobody looks, the matrix concerned becomes NaN. A
+            threshold that is a number is always checked.
 
     Returns:
         The minimiser in the form and dtype of W; differentiable in W and threshold, also where
@@ -207,19 +225,21 @@ def trace_norm_prox(W, threshold):
     """
     w = _as_matrices("trace_norm_prox", W)
     t = _as_threshold("trace_norm_prox", threshold, w)
+    check = _looks("trace_norm_prox", check, w)
     if needs_reference(w, t):
-        _check_concrete(reference.require_threshold, t)
-        _check_concrete(reference.require_finite, "trace_norm_prox", w)
+        if check:
+            _check_concrete(reference.require_threshold, t)
+            _check_concrete(reference.require_finite, "trace_norm_prox", w)
         out = reference.trace_norm_prox(w, t)
     elif wants_grad(w, t):
-        out = _TraceNormProx.apply(w, t)
+        out = _TraceNormProx.apply(w, t, check)
     else:
-        out = _ops.trace_norm_shrink(w, t)
+        out = _ops.trace_norm_shrink(w, t, check)
     return rows_like(W, out) if isinstance(W, (list, tuple)) else out
 
 
 @torch.no_grad()
-def trace_norm_prox_(W, threshold):
+def trace_norm_prox_(W, threshold, *, check=None):
     r"""Proximal step of :func:`trace_norm` in place: W becomes the minimiser.
 
     .. math:: W \leftarrow \arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \|Z\|_*
@@ -230,6 +250,7 @@ def trace_norm_prox_(W, threshold):
     Args:
         W: as in :func:`trace_norm_prox`; a list or tuple of tensors is written tensor by tensor.
         threshold: as in :func:`trace_norm_prox`.
+        check: as in :func:`trace_norm_prox`.
 
     Returns:
         W itself.
@@ -251,12 +272,14 @@ def trace_norm_prox_(W, threshold):
     """
     w = _as_matrices("trace_norm_prox_", W)
     t = _as_threshold("trace_norm_prox_", threshold, w)
+    check = _looks("trace_norm_prox_", check, w)
     if needs_reference(w, t):
-        _check_concrete(reference.require_threshold, t)
-        _check_concrete(reference.require_finite, "trace_norm_prox_", w)
+        if check:
+            _check_concrete(reference.require_threshold, t)
+            _check_concrete(reference.require_finite, "trace_norm_prox_", w)
         w.copy_(reference.trace_norm_prox(w, t))
     else:
-        _ops.trace_norm_shrink_(w, t)
+        _ops.trace_norm_shrink_(w, t, check)
     if isinstance(W, (list, tuple)):
         for tensor, row in zip(W, rows_like(W, w), strict=True):
             tensor.copy_(row)

@@ -1,7 +1,10 @@
-"""The table of bad inputs: TABLE maps a function to [(call, what it refuses), …].
+"""The table of bad inputs: it maps a function to [(call, what it refuses), …].
 
 A row is what the call is given, the class of the error, and the message after "function: ".
 """
+
+import functools
+import inspect
 
 import torch
 from bad_graphs import (
@@ -20,10 +23,13 @@ from bad_graphs import (
 )
 
 from mtlfast import (
+    LowRank,
     TaskGraph,
     gram_reg,
     graph_prox,
     graph_reg,
+    group_lasso,
+    group_lasso_prox,
     pairwise_prox,
     pairwise_reg,
     trace_norm,
@@ -132,41 +138,79 @@ def max_iter_rows():
     ]
 
 
-TABLE = {
-    "pairwise_reg": [
-        (pairwise_reg, w_rows()),
-        (lambda bad: pairwise_reg(W, reduction=bad), reduction_rows()),
-    ],
-    "pairwise_prox": [
-        (lambda bad: pairwise_prox(bad, 0.1), w_rows()),
-        (lambda bad: pairwise_prox(W, bad), number_rows("step")),
-    ],
-    "graph_reg": [
-        (lambda bad: graph_reg(bad, CHAIN), w_rows()),
-        (
-            lambda bad: graph_reg(W, bad),
-            [*forms_rows(), *edge_rows(), *matrix_rows(), *learnable_rows()],
-        ),
-        (lambda bad: graph_reg(W, CHAIN, reduction=bad), reduction_rows()),
-    ],
-    "graph_prox": [
-        (lambda bad: graph_prox(bad, CHAIN, 0.1), w_rows()),
-        (
-            lambda bad: graph_prox(W, bad, 0.5),
-            [*forms_rows(), *matrix_rows(), *constant_rows(), *indefinite_rows()],
-        ),
-        (lambda bad: graph_prox(W, CHAIN, bad), number_rows("step")),
-        (lambda bad: graph_prox(W, CHAIN, 0.1, tol=bad), number_rows("tol", "> 0")),
-        (lambda bad: graph_prox(W, CHAIN, 0.1, max_iter=bad), max_iter_rows()),
-    ],
-    "gram_reg": [
-        (lambda bad: gram_reg(bad, torch.eye(4)), w_rows()),
-        (lambda bad: gram_reg(W, bad), omega_rows()),
-        (lambda bad: gram_reg(W, torch.eye(4), reduction=bad), reduction_rows()),
-    ],
-    "trace_norm": [(trace_norm, trace_rows())],
-    "trace_norm_prox": [
-        (lambda bad: trace_norm_prox(bad, 0.1), trace_rows()),
-        (lambda bad: trace_norm_prox(W, bad), threshold_rows()),
-    ],
-}
+def moved(value, device):
+    """A bad input on another device, and just as bad; what is on ``meta`` is there for a reason."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(moved(part, device) for part in value)
+    if isinstance(value, LowRank):
+        return LowRank(moved(value.factor, device))
+    if isinstance(value, TaskGraph):
+        return value if value.device.type == "meta" else value.to(device)
+    if not isinstance(value, torch.Tensor) or value.device.type == "meta":
+        return value
+    return value.detach().to(device).requires_grad_(value.requires_grad)
+
+
+def rows_for(W):
+    """(call, bad input, class of the error, message) of all rows, on the device of W."""
+    for name, groups in table(W, CHAIN.to(W.device)).items():
+        for call, rows in groups:
+            for bad, kind, rule in rows:
+                message = f"{name}: {rule}".replace("cpu", str(W.device))
+                yield call, moved(bad, W.device), kind, message
+
+
+def looking(function, W):
+    """A trace-norm function that looks at the values of W, which only the CPU does unasked."""
+    if W.is_cpu or "check" not in inspect.signature(function).parameters:
+        return function
+    return functools.partial(function, check=True)
+
+
+def table(W, CHAIN):
+    """function → [(call, what it refuses), …] for W and a graph on any device."""
+    omega = torch.eye(4, device=W.device)
+    norm, prox = looking(trace_norm, W), looking(trace_norm_prox, W)
+    return {
+        "pairwise_reg": [
+            (pairwise_reg, w_rows()),
+            (lambda bad: pairwise_reg(W, reduction=bad), reduction_rows()),
+        ],
+        "pairwise_prox": [
+            (lambda bad: pairwise_prox(bad, 0.1), w_rows()),
+            (lambda bad: pairwise_prox(W, bad), number_rows("step")),
+        ],
+        "graph_reg": [
+            (lambda bad: graph_reg(bad, CHAIN), w_rows()),
+            (
+                lambda bad: graph_reg(W, bad),
+                [*forms_rows(), *edge_rows(), *matrix_rows(), *learnable_rows()],
+            ),
+            (lambda bad: graph_reg(W, CHAIN, reduction=bad), reduction_rows()),
+        ],
+        "graph_prox": [
+            (lambda bad: graph_prox(bad, CHAIN, 0.1), w_rows()),
+            (
+                lambda bad: graph_prox(W, bad, 0.5),
+                [*forms_rows(), *matrix_rows(), *constant_rows(), *indefinite_rows()],
+            ),
+            (lambda bad: graph_prox(W, CHAIN, bad), number_rows("step")),
+            (lambda bad: graph_prox(W, CHAIN, 0.1, tol=bad), number_rows("tol", "> 0")),
+            (lambda bad: graph_prox(W, CHAIN, 0.1, max_iter=bad), max_iter_rows()),
+        ],
+        "gram_reg": [
+            (lambda bad: gram_reg(bad, omega), w_rows()),
+            (lambda bad: gram_reg(W, bad), omega_rows()),
+            (lambda bad: gram_reg(W, omega, reduction=bad), reduction_rows()),
+        ],
+        "group_lasso": [(group_lasso, w_rows())],
+        "group_lasso_prox": [
+            (lambda bad: group_lasso_prox(bad, 0.1), w_rows()),
+            (lambda bad: group_lasso_prox(W, bad), number_rows("threshold")),
+        ],
+        "trace_norm": [(norm, trace_rows())],
+        "trace_norm_prox": [
+            (lambda bad: prox(bad, 0.1), trace_rows()),
+            (lambda bad: prox(W, bad), threshold_rows()),
+        ],
+    }

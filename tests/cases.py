@@ -49,18 +49,20 @@ class Case:
     lists: bool = True  # W may be a list of K tensors
     one_path: bool = True  # the same bits whether or not gradients are wanted
 
-    def tensors(self, K, d, dtype=torch.float64, seed=0, spread=0.25):
-        """W = 1 + spread·noise and the extras, all of ``dtype``."""
+    def tensors(self, K, d, dtype=torch.float64, seed=0, spread=0.25, device="cpu"):
+        """W = 1 + spread·noise and the extras, all of ``dtype``, the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(K, d, generator=generator, dtype=torch.float64)
-        prepare_graphs(K)
-        return ((1 + spread * noise).to(dtype), *self.extras(K, d, dtype, generator))
+        prepare_graphs(K, device)
+        tensors = ((1 + spread * noise).to(dtype), *self.extras(K, d, dtype, generator))
+        return tuple(t.to(device) for t in tensors)
 
 
 def upstream_like(value, seed=1):
     """A random gradient to send into ``value``: never 1, so that a lost factor shows."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
+    upstream = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    return upstream.to(value.device, value.dtype)
 
 
 def value_and_grads(case, tensors, needs=None):
@@ -74,7 +76,7 @@ def value_and_grads(case, tensors, needs=None):
 
 
 def long_double(tensor):
-    return tensor.detach().double().numpy().astype(np.longdouble)
+    return tensor.detach().double().cpu().numpy().astype(np.longdouble)
 
 
 def truth(case, tensors):
@@ -114,7 +116,7 @@ def bits(tensor):
     """The bytes of a tensor, to be compared with ==."""
     if tensor is None:
         return None
-    flat = tensor.detach().contiguous().reshape(-1)
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
     return tensor.dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes()
 
 
@@ -151,15 +153,23 @@ def group_edges(K):
     return np.nonzero((i % 5 == j % 5) & (i != j))
 
 
-# Graphs of K tasks, made before a function is transformed or compiled, as users do.
+# Graphs of K tasks on a kind of device, made before a function is transformed or compiled, as
+# users do.
 EDGE_INDEX, TASK_GRAPH, GROUPS = {}, {}, {}
 
 
-def prepare_graphs(K):
-    if K not in EDGE_INDEX:
-        EDGE_INDEX[K] = torch.from_numpy(edges(K))
-        TASK_GRAPH[K] = mtlfast.TaskGraph.from_edges(EDGE_INDEX[K], num_tasks=K)
-        GROUPS[K] = mtlfast.TaskGraph.groups(torch.arange(K) % 5)
+def prepare_graphs(K, device="cpu"):
+    key = K, torch.device(device).type
+    if key not in EDGE_INDEX:
+        EDGE_INDEX[key] = torch.from_numpy(edges(K)).to(device)
+        TASK_GRAPH[key] = mtlfast.TaskGraph.from_edges(EDGE_INDEX[key], num_tasks=K)
+        GROUPS[key] = mtlfast.TaskGraph.groups((torch.arange(K) % 5).to(device))
+
+
+def graph_for(graphs, W):
+    """The graph that was prepared for W, a tensor or a list of K."""
+    device = (W if isinstance(W, torch.Tensor) else W[0]).device
+    return graphs[len(W), device.type]
 
 
 def edge_weight(K, d, dtype, generator):
@@ -177,14 +187,15 @@ def dense_weight(K, d, dtype, generator):
 
 def batched_trace_norm(W):
     """One of a batch of scaled copies, which share vectors in the kernel."""
-    scales = torch.tensor([2.0 ** (b % 4 - 2) for b in range(16)], dtype=W.dtype)
+    scales = torch.tensor([2.0 ** (b % 4 - 2) for b in range(16)], dtype=W.dtype, device=W.device)
     return mtlfast.trace_norm(scales[:, None, None] * W)[7]
 
 
 def batched_trace_norm_prox(W, threshold):
     """One of a batch whose thresholds and matrices differ."""
-    batch = torch.arange(1, 6, dtype=W.dtype)[:, None, None] * W
-    return mtlfast.trace_norm_prox(batch, threshold * torch.arange(-1, 4).abs())[0]
+    batch = torch.arange(1, 6, dtype=W.dtype, device=W.device)[:, None, None] * W
+    factors = torch.arange(-1, 4, device=W.device).abs()
+    return mtlfast.trace_norm_prox(batch, threshold * factors)[0]
 
 
 GRAPH = {"value_gate": 32, "grad_gate": 64, "degree": 2, "shift_free": True}
@@ -221,7 +232,7 @@ CASES = [
     ),
     Case(
         "graph_reg edges",
-        lambda W, weight: mtlfast.graph_reg(W, (EDGE_INDEX[len(W)], weight)),
+        lambda W, weight: mtlfast.graph_reg(W, (graph_for(EDGE_INDEX, W), weight)),
         oracles.graph_reg(edges),
         extras=edge_weight,
         linear_in_extra=True,
@@ -230,7 +241,7 @@ CASES = [
     ),
     Case(
         "graph_reg TaskGraph",
-        lambda W: mtlfast.graph_reg(W, TASK_GRAPH[len(W)]),
+        lambda W: mtlfast.graph_reg(W, graph_for(TASK_GRAPH, W)),
         oracles.graph_reg(edges),
         **GRAPH,
     ),
@@ -246,14 +257,14 @@ CASES = [
     ),
     Case(
         "graph_reg groups",
-        lambda W: mtlfast.graph_reg(W, GROUPS[len(W)]),
+        lambda W: mtlfast.graph_reg(W, graph_for(GROUPS, W)),
         oracles.graph_reg(group_edges),
         largest=9_000,
         **GRAPH,
     ),
     Case(
         "graph_prox",
-        lambda W: mtlfast.graph_prox(W, TASK_GRAPH[len(W)], 0.03, tol=4e-15),
+        lambda W: mtlfast.graph_prox(W, graph_for(TASK_GRAPH, W), 0.03, tol=4e-15),
         oracles.graph_prox(edges, 0.03),
         value_gate=64,
         grad_gate=64,
@@ -262,7 +273,7 @@ CASES = [
     ),
     Case(
         "graph_prox groups",
-        lambda W: mtlfast.graph_prox(W, GROUPS[len(W)], 0.03),
+        lambda W: mtlfast.graph_prox(W, graph_for(GROUPS, W), 0.03),
         oracles.graph_prox(group_edges, 0.03),
         value_gate=64,
         grad_gate=64,
@@ -286,6 +297,24 @@ CASES = [
         grad_gate=16,
         extras=factor,
         fixed_bits=False,
+    ),
+    Case(
+        "group_lasso",
+        mtlfast.group_lasso,
+        oracles.group_lasso,
+        value_gate=32,
+        grad_gate=16,
+        degree=1,
+        order_free=True,
+        smooth=False,
+    ),
+    Case(
+        "group_lasso_prox",
+        lambda W: mtlfast.group_lasso_prox(W, 0.5),
+        oracles.group_lasso_prox(0.5),
+        value_gate=64,
+        grad_gate=64,
+        prox=True,
     ),
     Case(
         "trace_norm",

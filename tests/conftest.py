@@ -1,5 +1,6 @@
 """Every test starts from the same seed, two threads, and the widest instruction set."""
 
+import devices
 import pytest
 import torch
 
@@ -14,6 +15,17 @@ def same_start():
     torch.set_num_threads(2)
     if _native._C is not None:
         _native._C.use_isa(_native._C.runnable_isas()[-1])
+
+
+@pytest.fixture
+def device():
+    """Where a test makes its tensors; the files test_cuda_*.py say otherwise."""
+    return "cpu"
+
+
+def pytest_collection_modifyitems(config, items):
+    items[:], left_out = devices.prepare(items)
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture

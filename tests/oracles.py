@@ -70,6 +70,30 @@ def pairwise_prox(step):
     return run
 
 
+def _column_lengths(w):
+    return np.sqrt(np.sum(np.square(w), axis=0))
+
+
+def group_lasso(upstream, w):
+    """Σ_j ‖W_·j‖₂; a zero column has the gradient 0."""
+    lengths = _column_lengths(w)
+    return relative(lengths.sum(), upstream * w / np.where(lengths == 0, 1, lengths))
+
+
+def group_lasso_prox(threshold):
+    """(1 − t/n)₊ w, and (1 − t/n)₊ u + t/n³ ⟨w, u⟩ w in the columns that stay."""
+
+    def run(upstream, w):
+        lengths = _column_lengths(w)
+        stays = lengths > threshold
+        n = np.where(stays, lengths, 1)
+        factor = np.where(stays, 1 - threshold / n, 0)
+        along = np.where(stays, threshold / n**3 * np.sum(w * upstream, axis=0), 0)
+        return Truth(factor * w, norm(w), (factor * upstream + along * w,), (norm(upstream),))
+
+    return run
+
+
 def gram_reg(upstream, w, omega):
     """‖W Wᵀ − Ω‖²; errors relative to what the sums are made of, not to what is left of them."""
     residual = w @ w.T - omega

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import mtlfast
-from mtlfast import _native, _native_cuda, _tiles, reference
+from mtlfast import _columns, _native, _native_cuda, _tiles, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 MODULES = list(FILES)
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm"]
+REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso"]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
@@ -32,7 +32,7 @@ LAYERS = [
     {"_ops", "_config"},
     {"_native_cuda"},
     {"_checks", "_compat", "_cache"},
-    {"_native", "_tiles"},
+    {"_native", "_tiles", "_columns"},
     {"_spectral"},
     {"reference"},
     {"_C"},
@@ -145,7 +145,8 @@ def test_an_op_has_twins_of_its_signature(name):
     """torch.ops.mtlfast.x, its fallback and its kernels take the same arguments in one order."""
     schema = getattr(torch.ops.mtlfast, name).default._schema
     wanted = [argument.name for argument in schema.arguments]
-    rooms = [_tiles] if hasattr(_tiles, name) else [reference, _native]
+    composed = [room for room in (_tiles, _columns) if hasattr(room, name)]
+    rooms = composed or [reference, _native]
     if name == "edge_structure":  # index work in torch, the same on every device
         rooms = [reference]
     if name in _native_cuda.TWINS:
@@ -191,7 +192,7 @@ def test_all_resolves():
             assert [n for n in module.__all__ if not hasattr(module, n)] == []
 
 
-FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_prox"))]
+FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_prox"))]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -112,10 +112,10 @@ def test_prox_is_firmly_non_expansive(case, dtype, size, seed, tightness):
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c.prox], ids=cases.names)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf], ids=str)
-def test_not_finite_input_is_never_hidden(case, bad):
+def test_not_finite_input_is_never_hidden(case, bad, device):
     """NaN and Inf propagate (or raise the documented error): never a finite value."""
     for K, d, row in ((7, 3, 0), (300, 40, 299), (300, 700, 150)):
-        W, *extras = case.tensors(K, d)
+        W, *extras = case.tensors(K, d, device=device)
         W[row, d // 2] = bad
         try:
             value, grads = value_and_grads(case, (W, *extras))

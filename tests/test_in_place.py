@@ -31,7 +31,7 @@ ROUNDING = {torch.float64: 1e-14, torch.float32: 5e-6, torch.bfloat16: 2e-2, tor
 
 def strided(tensor):
     """The same values with gaps between them."""
-    padded = torch.full((*tensor.shape, 2), torch.nan, dtype=tensor.dtype)
+    padded = tensor.new_full((*tensor.shape, 2), torch.nan)
     padded[..., 0] = tensor
     return padded[..., 0]
 
@@ -40,8 +40,8 @@ def strided(tensor):
 @every_shape
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("layout", [torch.clone, strided])
-def test_adding_the_gradient_is_what_backward_does(dtype, shape, reduction, layout):
-    W, before = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+def test_adding_the_gradient_is_what_backward_does(dtype, shape, reduction, layout, device):
+    W, before = (torch.randn(shape).to(device, dtype) for _ in range(2))
     exact = W.double().requires_grad_()
     want_value = pairwise_reg(exact, reduction=reduction)
     (0.3 * want_value).backward()
@@ -56,15 +56,15 @@ def test_adding_the_gradient_is_what_backward_does(dtype, shape, reduction, layo
         torch.testing.assert_close(grad.double(), want, rtol=0, atol=ROUNDING[dtype] * scale)
 
 
-def graphs_of(num_tasks, dtype):
+def graphs_of(num_tasks, dtype, device="cpu"):
     """A graph of each kind that has a kernel of its own."""
-    edges = torch.randint(num_tasks, (2, 4 * num_tasks))
-    weight = torch.rand(edges.shape[1], dtype=torch.float64)
-    dense = torch.rand(num_tasks, num_tasks, dtype=torch.float64)
+    edges = torch.randint(num_tasks, (2, 4 * num_tasks)).to(device)
+    weight = torch.rand(edges.shape[1], dtype=torch.float64).to(device)
+    dense = torch.rand(num_tasks, num_tasks, dtype=torch.float64).to(device)
     return {
         "graph": TaskGraph.from_edges(edges, weight, num_tasks),
         "pair": (edges, None),
-        "groups": TaskGraph.groups(torch.arange(num_tasks) % 3),
+        "groups": TaskGraph.groups((torch.arange(num_tasks) % 3).to(device)),
         "dense": dense,
         "learnable edges": (edges, weight.to(dtype).requires_grad_()),
         "learnable dense": dense.to(dtype).requires_grad_(),
@@ -76,9 +76,9 @@ def graphs_of(num_tasks, dtype):
 @pytest.mark.parametrize("shape", [(5, 3), (6, 2, 5), (300, 65), (3, 300)], ids=str)
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("layout", [torch.clone, strided])
-def test_adding_the_gradient_of_a_graph(dtype, kind, shape, reduction, layout):
-    graph = graphs_of(shape[0], dtype)[kind]
-    W, before = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+def test_adding_the_gradient_of_a_graph(dtype, kind, shape, reduction, layout, device):
+    graph = graphs_of(shape[0], dtype, device)[kind]
+    W, before = (torch.randn(shape).to(device, dtype) for _ in range(2))
     leaf = W.double().requires_grad_()
     exact = graph
     if kind.startswith("learnable"):
@@ -100,8 +100,8 @@ def test_adding_the_gradient_of_a_graph(dtype, kind, shape, reduction, layout):
 @every_dtype
 @every_shape
 @pytest.mark.parametrize("layout", [torch.clone, strided])
-def test_the_prox_in_place_has_the_bits_of_the_prox(dtype, shape, layout):
-    W = layout(torch.randn(shape).to(dtype))
+def test_the_prox_in_place_has_the_bits_of_the_prox(dtype, shape, layout, device):
+    W = layout(torch.randn(shape).to(device, dtype))
     want, version = pairwise_prox(W, 0.02), W._version
     assert pairwise_prox_(W, 0.02) is W
     assert bits(W) == bits(want)
@@ -110,8 +110,8 @@ def test_the_prox_in_place_has_the_bits_of_the_prox(dtype, shape, layout):
 
 @every_dtype
 @pytest.mark.parametrize("layout", [torch.clone, strided])
-def test_the_prox_of_a_graph_in_place(dtype, layout):
-    W, graph = layout(torch.randn(30, 4).to(dtype)), graphs_of(30, dtype)["graph"]
+def test_the_prox_of_a_graph_in_place(dtype, layout, device):
+    W, graph = layout(torch.randn(30, 4).to(device, dtype)), graphs_of(30, dtype, device)["graph"]
     want, version = mtlfast.graph_prox(W, graph, 0.3), W._version
     assert mtlfast.graph_prox_(W.requires_grad_(), graph, 0.3) is W
     assert bits(W.detach()) == bits(want)
@@ -121,25 +121,30 @@ def test_the_prox_of_a_graph_in_place(dtype, layout):
     assert bits(torch.stack(rows)) == bits(mtlfast.graph_prox(want, graph, 0.3))
 
 
-def test_a_prox_that_fails_leaves_w_as_it_was():
-    W, graph = torch.randn(30, 4), graphs_of(30, torch.float32)["graph"]
+def test_a_prox_that_fails_leaves_w_as_it_was(device):
+    W, graph = torch.randn(30, 4).to(device), graphs_of(30, torch.float32, device)["graph"]
     before = W.clone()
     with pytest.raises(RuntimeError, match="graph_prox"):
         mtlfast.graph_prox_(W, graph, 100.0, max_iter=1)
     with pytest.raises(ValueError, match="graph_prox_: W must have memory of its own"):
-        mtlfast.graph_prox_(torch.zeros(1, 4).expand(30, 4), graph, 0.3)
+        mtlfast.graph_prox_(W.new_zeros(1, 4).expand(30, 4), graph, 0.3)
+    assert torch.equal(W, before)
+
+
+def test_a_trace_norm_prox_that_fails_leaves_w_as_it_was():
+    W = torch.randn(30, 4)
     W[0, 0] = torch.inf
-    before[0, 0] = torch.inf
+    before = W.clone()
     with pytest.raises(ValueError, match="trace_norm_prox"):
         nn.TraceNorm().prox_(W, 0.1)
     assert torch.equal(W, before)
 
 
-def test_lists_of_parameters_are_changed_in_place():
-    W = [torch.randn(3, requires_grad=True) for _ in range(4)]
-    grad = [torch.ones(3) for _ in range(4)]
+def test_lists_of_parameters_are_changed_in_place(device):
+    W = [torch.randn(3).to(device).requires_grad_() for _ in range(4)]
+    grad = [torch.ones_like(w) for w in W]
     rows = torch.stack(W).detach()
-    want = torch.ones(4, 3)
+    want = torch.ones_like(rows)
     pairwise_add_grad_(want, rows)
     pairwise_add_grad_(grad, W)
     assert torch.equal(torch.stack(grad), want)

@@ -1,11 +1,13 @@
 """The Python side of the CUDA kernels, on tensors in host memory: the kernels run in the shim."""
 
 import ctypes
+import math
 import re
 
 import pytest
 import torch
 from cuda_shim import build
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtlfast import _native, _native_cuda
 
@@ -27,7 +29,7 @@ class Shim:
 
     def _function(self, name):
         function = getattr(self._library, name)
-        is_size = name.endswith("_workspace")
+        is_size = name.endswith(("_workspace", "_matrices"))
         function.restype = ctypes.c_int64 if is_size else ctypes.c_char_p
 
         def call(*args):
@@ -170,6 +172,185 @@ def test_dense_graph(dtype, scaled):
     close(_native_cuda.dense_distance(w), _native.dense_distance(w))
 
 
+@each_dtype
+@pytest.mark.parametrize("wanted", [(True, True), (False, True), (True, False), (False, False)])
+def test_gram_edges(dtype, wanted):
+    w, (row_ptr, col, values) = tasks(dtype, (60, 21)), graph(dtype, 60)
+    row = torch.repeat_interleave(row_ptr.diff())
+    results = [
+        room.gram_edges(w, row, col.long(), values, *wanted) for room in (_native, _native_cuda)
+    ]
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("scaled", [False, True])
+def test_group(dtype, scaled):
+    w, make = tasks(dtype, (500, 21)), torch.Generator().manual_seed(5)
+    ptr = torch.tensor([0, 2, 2, 52, 352, 490])  # ten tasks in no group
+    member = torch.randperm(500, generator=make)[:490]
+    scale = torch.tensor(0.75, dtype=dtype) if scaled else None
+    results = [room.group_value(w, ptr, member, scale) for room in (_native, _native_cuda)]
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected)
+    close(*(room.group_prox(w, ptr, member, 0.3) for room in (_native_cuda, _native)))
+    few = torch.tensor([0, 2, 9]), torch.arange(20, 2, -2)
+    close(*(room.group_prox(w.T, *few, 0.3) for room in (_native_cuda, _native)))
+
+
+# float64 results are those of different roundings; 70 columns go through torch
+MATRICES = [(5, 7, 4), (2, 3, 4, 9), (8, 8), (3, 70, 66)]
+
+
+def both_trace_norms(w, t):
+    """Value and subgradient, value alone, prox, and prox in place, of either room."""
+    for room in (_native, _native_cuda):
+        out = w.clone()
+        version = out._version
+        room.trace_norm_shrink_(out, t)
+        assert out._version > version or not w.numel()
+        yield (
+            *room.trace_norm_value(w, True),
+            room.trace_norm_value(w, False)[0],
+            (room.trace_norm_shrink(w, t)),
+            out,
+        )
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", MATRICES, ids=str)
+@pytest.mark.parametrize("strided", [False, True])
+def test_trace_norm(dtype, shape, strided):
+    w = tasks(dtype, shape)
+    if strided:
+        w = tasks(dtype, (*shape, 2))[..., 0].mT
+    t = torch.linspace(0, 3, max(w[..., 0, 0].numel(), 1), dtype=torch.float64)
+    expected, actual = both_trace_norms(w, t.reshape(w.shape[:-2]))
+    for a, b in zip(expected, actual, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        error = torch.linalg.vector_norm(a.double() - b.double())
+        tolerance = {torch.float64: 1e-11, torch.float32: 1e-5}.get(
+            dtype, 2 * torch.finfo(dtype).eps
+        )
+        assert error <= tolerance * torch.linalg.vector_norm(a.double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(5, 7, 4), (5, 70, 66)], ids=str)
+@pytest.mark.parametrize("check", [False, True])
+def test_trace_norm_of_bad_values(dtype, shape, check):
+    """Asked to look, an op raises and has changed nothing; else NaN, in the matrices concerned."""
+    w, t = tasks(dtype, shape), torch.full(shape[:1], 0.5, dtype=torch.float64)
+    good = [_native_cuda.trace_norm_value(w, True), _native_cuda.trace_norm_shrink(w, t)]
+    w[1, 2, 3], w[4, 0, 0] = math.nan, -math.inf
+    t[2] = -1.0
+    before = w.clone()
+    if check:
+        with pytest.raises(ValueError, match=r"trace_norm: W must be finite, got nan at index"):
+            _native_cuda.trace_norm_value(w, True, True)
+        with pytest.raises(ValueError, match="prox: threshold must be finite and >= 0"):
+            _native_cuda.trace_norm_shrink(w, t, True)
+        for bad_t in (t, t.abs()):
+            with pytest.raises(ValueError, match="trace_norm_prox_: "):
+                _native_cuda.trace_norm_shrink_(w, bad_t, True)
+        assert torch.equal(w.nan_to_num(), before.nan_to_num())
+        return
+    value, unit = _native_cuda.trace_norm_value(w, True, False)
+    z = _native_cuda.trace_norm_shrink(w, t, False)
+    _native_cuda.trace_norm_shrink_(w, t, False)
+    assert torch.equal(w.nan_to_num(), z.nan_to_num())
+    for k in range(shape[0]):
+        assert value[k].isnan() == (k in (1, 4))
+        assert unit[k].isnan().all() if k in (1, 4) else torch.equal(unit[k], good[0][1][k])
+        assert z[k].isnan().all() if k in (1, 2, 4) else torch.equal(z[k], good[1][k])
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(function._schema.name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_trace_norm_does_not_wait():
+    """No tensor is read by the host, nor asked how many of its elements are set, unless told to."""
+    w, t = tasks(torch.float32, (5, 7, 4)), torch.full((5,), 0.5, dtype=torch.float64)
+
+    def seen(check):
+        with Recorder() as recorder:
+            _native_cuda.trace_norm_value(w, True, check)
+            _native_cuda.trace_norm_shrink(w, t, check)
+            _native_cuda.trace_norm_shrink_(w.mT.clone().mT, t, check)
+        return {name.removeprefix("aten::") for name in recorder.seen}
+
+    waits = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"}
+    assert seen(True) & waits
+    assert not seen(False) & waits
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 4, 0), (0, 0)], ids=str)
+def test_trace_norm_of_nothing(shape):
+    w, t = torch.empty(shape), torch.zeros(shape[:-2], dtype=torch.float64)
+    for expected, actual in zip(*both_trace_norms(w, t), strict=True):
+        assert torch.equal(expected, actual)
+
+
+def chain(num_tasks, weight=1.0):
+    i = torch.arange(num_tasks - 1)
+    row, order = torch.cat([i, i + 1]).sort(stable=True)
+    row_ptr = torch.searchsorted(row, torch.arange(num_tasks + 1))
+    return row_ptr, torch.cat([i + 1, i])[order].int(), torch.full(row.shape, weight)
+
+
+@each_dtype
+@pytest.mark.parametrize("panel", [2**27, 2**5])
+@pytest.mark.parametrize("shape", [(300, 1), (40, 70), (2, 3)])
+def test_graph_prox(dtype, shape, panel, monkeypatch):
+    monkeypatch.setattr(_native_cuda, "_PANEL", panel)
+    w = tasks(dtype, shape)
+    if shape[1] > 1:
+        w[1, 1] = torch.nan
+    tol = 1e-10 if dtype == torch.float64 else 1e-7
+    for csr, step in ((graph(dtype, shape[0]), 0.1), (chain(shape[0]), 30.0)):
+        results = [r.graph_prox(w, *csr, step, tol, 1000) for r in (_native_cuda, _native)]
+        assert torch.equal(*(result.isnan() for result in results))
+        actual, expected = (result.nan_to_num() for result in results)
+        rounding = torch.finfo(dtype).eps * expected.double().norm()
+        error = (actual - expected).double().norm()
+        assert error <= 2 * tol * w.double().nan_to_num().norm() + 2 * rounding, float(error)
+
+
+def test_graph_prox_starts_again(monkeypatch):
+    """Where the recurrence strays from the true residual; looks change no bit."""
+    w, csr = tasks(torch.float64, (400, 2)), chain(400)
+    results = []
+    for poll in (1, 8, 50):
+        monkeypatch.setattr(_native_cuda, "_POLL", poll)
+        results.append(_native_cuda.graph_prox(w, *csr, 1e3, 2e-13, 5000))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+    expected = _native.graph_prox(w, *csr, 1e3, 2e-13, 5000)
+    assert (results[0] - expected).norm() <= 4e-13 * w.norm()
+
+
+@pytest.mark.parametrize(
+    ("weight", "step", "max_iter"),
+    [(-1.0, 1.0, 50), (-0.2, 1.5, 50), (1.0, 1e3, 2), (1.0, 1e308, 9)],
+)
+def test_graph_prox_without_a_solution(weight, step, max_iter):
+    w, csr, said = tasks(torch.float64, (40, 3)), chain(40, weight), []
+    for room in (_native, _native_cuda):
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            room.graph_prox(w, *csr, step, 1e-10, max_iter)
+        said.append((caught.type, str(caught.value)))
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
 def test_no_elements(shape):
     w = torch.empty(shape)
@@ -181,8 +362,19 @@ def test_no_elements(shape):
     value, grad = _native_cuda.graph_value(w, *no_edges, None, torch.ones(()))
     assert value == 0
     assert grad.shape == shape
+    groups = torch.zeros(1, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    value, grad = _native_cuda.group_value(w, *groups, torch.ones(()))
+    assert value == 0
+    assert _native_cuda.graph_prox(w, *no_edges, 0.3, 1e-7, 9).shape == shape
+    assert grad.shape == _native_cuda.group_prox(w, *groups, 0.3).shape == shape
     value, grad = _native_cuda.dense_graph_value(w, torch.ones(shape[0], shape[0]), torch.ones(()))
     assert value == 0
     assert grad.shape == shape
     assert not _native_cuda.dense_distance(w).any()
     assert _native_cuda.edge_distance(w, *torch.empty(2, 0).long()).shape == (0,)
+    edges = torch.empty(2, 0).long() if shape[0] == 0 else torch.zeros(2, 1).long()
+    values = torch.ones(edges.shape[1])
+    value, grad, values_grad = _native_cuda.gram_edges(w, *edges, values, True, True)
+    assert value == values.square().sum()
+    assert grad.shape == shape
+    assert torch.equal(values_grad, 2 * values)

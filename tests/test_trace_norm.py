@@ -354,8 +354,8 @@ def test_gram_kernel_at_the_ends_of_the_range():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, *LARGE, (5, 8, 8), (2, 3, 40, 33)], ids=str)
-def test_in_place(shape, dtype):
-    w = randn(*shape, dtype=dtype)
+def test_in_place(shape, dtype, device):
+    w = randn(*shape, dtype=dtype).to(device)
     expected, version = trace_norm_prox(w, 0.7), w._version
     assert trace_norm_prox_(w, 0.7) is w
     assert torch.equal(w, expected) and w._version > version
@@ -434,6 +434,92 @@ def test_not_finite(bad, dtype, shape):
     with pytest.raises(ValueError, match="^trace_norm: " + text):
         torch.compile(trace_norm, backend="eager")(w)
     assert torch.equal(w.nan_to_num(), before.nan_to_num())
+
+
+@pytest.mark.parametrize("disabled", (False, True))
+@pytest.mark.parametrize("shape", [(5, 6, 3), (18, 40, 30), (3, 300, 270)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nobody_looks(shape, dtype, disabled, monkeypatch):
+    """check=False: NaN in the matrices concerned, and the others as if they were not there."""
+    if disabled:
+        monkeypatch.setattr(mtlfast.trace_norm.__globals__["_ops"], "trace_norm_value",
+                            reference.trace_norm_value)  # fmt: skip
+        monkeypatch.setattr(mtlfast.trace_norm.__globals__["_ops"], "trace_norm_shrink",
+                            reference.trace_norm_shrink)  # fmt: skip
+        monkeypatch.setattr(mtlfast.trace_norm.__globals__["_ops"], "trace_norm_shrink_",
+                            reference.trace_norm_shrink_)  # fmt: skip
+    w, t = randn(*shape, dtype=dtype), torch.full(shape[:1], 0.7, dtype=torch.float64)
+    expected = (*everything(w, t)[1:3], trace_norm_prox(w, t))
+    w[1, 2, 1], w[2, 0, 0], t[0] = math.nan, -math.inf, math.inf
+    x, s = w.clone().requires_grad_(), t.clone().requires_grad_()
+    value = trace_norm(x, check=False)
+    (grad,) = torch.autograd.grad(value.sum(), x)
+    z = trace_norm_prox(x, s, check=False)
+    grad_w, grad_t = torch.autograd.grad(z.sum(), (x, s))
+    assert grad_w[1:3].isnan().all() and grad_t[1:3].isnan().all()
+    assert grad_w[3:].isfinite().all()
+    copy = w.clone()
+    assert trace_norm_prox_(copy, t, check=False) is copy
+    for found, whole, bad in zip(
+        (value, grad, z, copy), (*expected, expected[2]), ({1, 2}, {1, 2}, {0, 1, 2}, {0, 1, 2}),
+        strict=True,
+    ):  # fmt: skip
+        for k in range(len(w)):
+            if k in bad:
+                assert found[k].isnan().all()
+            else:
+                assert torch.equal(found[k], whole[k])
+
+
+def test_looking_is_asked_for_or_not():
+    w = randn(2, 4, 3)
+    w[0, 0, 0] = math.nan
+    for check in (None, True):
+        for call in (trace_norm, lambda w, check: trace_norm_prox(w, 0.5, check=check)):
+            with pytest.raises(ValueError, match="W must be finite, got nan"):
+                call(w, check=check)
+            with pytest.raises(ValueError, match="W must be finite, got nan"):
+                torch.vmap(lambda w, call=call, check=check: call(w, check=check))(w)
+    each = torch.vmap(lambda w: trace_norm(w, check=False))(w)
+    assert each[0].isnan() and torch.equal(each[1], reference.trace_norm(w[1]))
+    assert trace_norm(torch.empty(2, 4, 3, device="meta"), check=False).shape == (2,)
+    for check in (1, "all"):
+        for call in (trace_norm, lambda w, check: trace_norm_prox(w, 0.5, check=check),
+                     lambda w, check: trace_norm_prox_(w, 0.5, check=check)):  # fmt: skip
+            with pytest.raises(TypeError, match="check must be None, True or False, got"):
+                call(w, check=check)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(7, 30, 12), (5, 12, 30), (4, 90, 80)], ids=str)
+def test_large_matrices_in_batches(shape, dtype, monkeypatch):
+    """What a device does with them: several at once, in parts of their rows."""
+    monkeypatch.setattr(_spectral, "_limits", lambda w: (3 * shape[1] * shape[2], 500))
+    w = torch.cat([randn(*shape, dtype=dtype), spectrum(*shape[1:], [1.0, 1e-3, 0], 1).to(dtype)])
+    w[-2] = 0
+    t = torch.linspace(0, 3, len(w), dtype=torch.float64)
+    grad, z, in_place = torch.empty_like(w), torch.empty_like(w), w.clone()
+    value = _spectral.trace_norm_value(w, grad)
+    _spectral.trace_norm_prox(w, t, z)
+    _spectral.trace_norm_prox(in_place, t, in_place)
+    assert torch.equal(in_place, z)
+    u, storage = unit(dtype), torch.finfo(dtype).eps / 2 if dtype.itemsize == 2 else 0
+    assert ((value - exact_norm(w)).abs() <= 64 * u * exact_norm(w)).all()
+    oracle = norm(exact_prox(w, torch.zeros(len(w))) - w.double())
+    assert (norm(z.double() - exact_prox(w, t)) <= (64 * u + storage) * norm(w) + oracle).all()
+    tolerance = max(1e-11, even_slack(dtype))
+    expected = exact_subgradient(w[:-1])
+    assert (norm(grad[:-1].double() - expected) <= tolerance * norm(expected)).all()
+    w[1, 2, 3], w[3, 0, 0], t[0] = math.nan, math.inf, -1.0
+    bad_grad, bad_z = torch.empty_like(w), torch.empty_like(w)
+    bad_value = _spectral.trace_norm_value(w, bad_grad)
+    _spectral.trace_norm_prox(w, t, bad_z)
+    for k in range(len(w)):
+        if k in (1, 3):
+            assert bad_value[k].isnan() and bad_grad[k].isnan().all()
+        else:
+            assert torch.allclose(bad_value[k], value[k], rtol=1e-7)
+        assert bad_z[k].isnan().all() == (k in (0, 1, 3))
 
 
 W = torch.zeros(2, 3, 4)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common/lanes.h"
+#include "common/rotation.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
@@ -31,13 +32,12 @@ struct Jacobi<double> {
   using Vec = F64;
   using Mask = int64_t __attribute__((vector_size(64)));
   static constexpr int N = 8;
-  static constexpr double kTol2 = 0x1p-102;
-  static constexpr double kTiny = 1e-36;
+  static constexpr double kTol2 = kOrthogonal2;
+  static constexpr double kTiny = kZero2;
   static constexpr double kEps = 0x1p-52;
   static MTLFAST_INLINE double root(double x) { return __builtin_sqrt(x); }
 };
 
-constexpr int kMaxSweeps = 40;    // 6 to 14 are needed; a bound, never reached by finite input
 constexpr int64_t kColumns = 4;   // block of columns: 4×4 independent pairs, which stay in L1
 
 template <class Real, class Mask = typename Jacobi<Real>::Mask, class Vec>
@@ -88,8 +88,7 @@ MTLFAST_INLINE bool turn(Vec* x, Vec* y, Vec* a, Vec* b, int64_t p) {
   const Vec width = select<Real>(falling, -gap, gap) + root<Real>(gap * gap + twice * twice);
   const Vec tangent =
       select<Real>(turned, select<Real>(falling, -twice, twice) / width, Vec{});
-  // c = 1/√(1+t²) as 1 − t²/(r(1+r)): taken directly, c is biased upwards for small t, and the lengths
-  // of the columns drift by u/4 a rotation
+  // c = 1/√(1+t²) without a bias: see find_rotation
   const Vec r = root<Real>(Real(1) + tangent * tangent), inverse = Real(1) / (r * (Real(1) + r));
   const Vec c = Real(1) - tangent * tangent * inverse, s = tangent * ((Real(1) + r) * inverse);
   for (int64_t i = 0; i < p; ++i) {

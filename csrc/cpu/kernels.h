@@ -18,6 +18,8 @@ MTLFAST_DECLARE(dense_graph_value);
 MTLFAST_DECLARE(dense_distance);
 MTLFAST_DECLARE(gram_dense);
 MTLFAST_DECLARE(gram_edges);
+MTLFAST_DECLARE(column_lengths);
+MTLFAST_DECLARE(column_scale);
 MTLFAST_DECLARE(group_value);
 MTLFAST_DECLARE(group_prox);
 MTLFAST_DECLARE(graph_prox);

@@ -19,6 +19,8 @@ const CpuKernels table = {
     dense_distance,
     gram_dense,
     gram_edges,
+    column_lengths,
+    column_scale,
     group_value,
     group_prox,
     graph_prox,

@@ -55,5 +55,66 @@ void dense_graph_value(DType, const void* w /*[K, d]*/, const void* a /*Real [K,
 void dense_distance(DType, const void* w /*[K, d]*/, int64_t K, int64_t d,
                     void* out /*Real [K, K]*/, Stream);
 
+// out[e] = ⟨w_row, w_col⟩.
+void edge_product(DType, const void* w /*[K, d]*/, const int64_t* row /*[E]*/,
+                  const int64_t* col /*[E]*/, int64_t E, int64_t d, double* out /*[E]*/, Stream);
+
+// out_i += factor · Σ_{e: task_e = i} weight_e w_other(e);  task rises.
+int64_t edge_sum_workspace(int64_t M, int64_t d);  // bytes
+void edge_sum(DType, const void* w /*[K, d]*/, const int64_t* task /*[M]*/,
+              const int64_t* other /*[M]*/, const void* weight /*Real [M]*/, int64_t M, int64_t d,
+              double factor, double* out /*[K, d]*/, void* workspace, Stream);
+
+// Groups of tasks, each at most once: value = value_scale · Σ_g 2 n_g Σ_i ‖w_i − w̄_g‖²;
+// grad_i = 4·scale·n_g (w_i − w̄_g), left out when grad is null.  M = ptr[G], ptr[0] = 0. Rows of
+// tasks in no group, or alone in theirs, are not written.
+int64_t group_workspace(DType, int64_t G, int64_t M, int64_t d);  // bytes
+void group_value(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
+                 const int64_t* member /*[M]*/, int64_t G, int64_t M, int64_t d,
+                 double value_scale, void* value /*Real [1]*/, void* grad /*[K, d] or null*/,
+                 Scale, void* workspace, Stream);
+
+// out_i = w̄_g + (w_i − w̄_g) / (1 + 4 n_g step), the same rows, with the same workspace.  out may
+// be w.
+void group_prox(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
+                const int64_t* member /*[M]*/, int64_t G, int64_t M, int64_t d, double step,
+                void* out /*[K, d]*/, void* workspace, Stream);
+
+// Matrices that a block takes; 0 where one does not fit into shared memory, and must go elsewhere.
+int64_t trace_norm_matrices(int64_t m, int64_t n);
+
+// value[b] = Σ σ_i;  grad[b] = Σ u_i v_iᵀ over σ_i > σ_1·max(m, n)·eps, left out when it is null.
+// A matrix that is not finite gives NaN.
+void trace_norm_value(DType, const void* w /*[B, m, n]*/, int64_t B, int64_t m, int64_t n,
+                      void* value /*Real [B]*/, void* grad /*[B, m, n] or null*/, Stream);
+
+// out[b] = Σ (σ_i − threshold[b])₊ u_i v_iᵀ; NaN also for a threshold that is not finite and ≥ 0.
+// out may be w.
+void trace_norm_prox(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/, int64_t B,
+                     int64_t m, int64_t n, void* out /*[B, m, n]*/, Stream);
+
+// The systems (I + 4·step·L) X = W of d columns, L the Laplacian of (A + Aᵀ)/2, weight in double,
+// E = row_ptr[K]; K, d, E > 0.
+struct ProxSystem {
+  Graph graph;
+  int64_t K, d, E;
+  double step;
+  void* state;  // double [4]: residual, iterations, done, indefinite
+};
+
+// X by conjugate gradients from X = W: columns [column, column + d) are loaded, with the state
+// (0, 0, 0, 1 where the diagonal is not positive); `residual` forms the true one, max over columns
+// of ‖w − (I + 4·step·L)x‖ / ‖w‖, and starts from it; `iterate` does `count` steps, or nothing once
+// it is done: at tol, at max_iter, where something overflows or a direction of negative curvature
+// is met; `store` writes X, NaN in columns that held NaN or Inf.
+int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E);  // bytes
+void graph_prox_load(DType, const void* w /*[K, stride]*/, int64_t stride, int64_t column,
+                     ProxSystem, void* workspace, Stream);
+void graph_prox_residual(ProxSystem, void* workspace, Stream);
+void graph_prox_iterate(ProxSystem, double tol, int64_t max_iter, int64_t count, void* workspace,
+                        Stream);
+void graph_prox_store(DType, void* out /*[K, stride]*/, int64_t stride, int64_t column, ProxSystem,
+                      void* workspace, Stream);
+
 }  // namespace cuda
 }  // namespace mtlfast

@@ -40,6 +40,16 @@ inline void check(cudaError_t error, const char* what) {
   }
 }
 
+constexpr int64_t kSharedUnasked = 48 << 10;  // bytes
+
+// A kernel gets more shared memory than that where it has been asked for.
+template <class Kernel>
+inline void ask_for_shared(Kernel* kernel, int64_t bytes, const char* what) {
+  if (bytes <= kSharedUnasked) return;
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), what);
+}
+
 // The stream's device is the current one while this lives.
 class DeviceGuard {
  public:
@@ -66,6 +76,7 @@ class DeviceGuard {
 #define MTLFAST_LAUNCH(kernel, blocks, threads, shared, stream, ...)                            \
   do {                                                                                          \
     const ::mtlfast::cuda::DeviceGuard guard((stream).device);                                  \
+    ::mtlfast::cuda::ask_for_shared(kernel, shared, #kernel);                                   \
     kernel<<<::mtlfast::cuda::grid_size(blocks, #kernel), unsigned(threads), size_t(shared),    \
              static_cast<cudaStream_t>((stream).handle)>>>(__VA_ARGS__);                        \
     ::mtlfast::cuda::check(cudaGetLastError(), #kernel);                                        \

@@ -179,13 +179,6 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) *value = Real<T>(scale * total);
 }
 
-// scale·((w − hi) − lo), plus nothing, hi + lo or before.
-template <Plus PLUS, class R>
-__device__ __forceinline__ R affine_of(R w, R hi, R lo, R scale, R before) {
-  const R y = scale * ((w - hi) - lo);
-  return PLUS == Plus::mean ? hi + (lo + y) : PLUS == Plus::out ? before + y : y;
-}
-
 template <bool ALIGNED, int ROWS, Plus PLUS, class T, int V>
 __device__ __forceinline__ void affine_rows(const T* w, int64_t length, int n,
                                             const Real<T> (&hi)[V], const Real<T> (&lo)[V],

@@ -121,5 +121,12 @@ __device__ __forceinline__ void store(const Vector<T, V>& x, T* p, int n) {
   }
 }
 
+// scale·((w − hi) − lo), plus nothing, hi + lo or before.
+template <Plus PLUS, class R>
+__device__ __forceinline__ R affine_of(R w, R hi, R lo, R scale, R before) {
+  const R y = scale * ((w - hi) - lo);
+  return PLUS == Plus::mean ? hi + (lo + y) : PLUS == Plus::out ? before + y : y;
+}
+
 }  // namespace cuda
 }  // namespace mtlfast

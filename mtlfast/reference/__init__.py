@@ -29,6 +29,7 @@ from mtlfast.reference.graph import (
     ordered_edges,
     require_solved,
 )
+from mtlfast.reference.group_lasso import group_lasso, group_lasso_grad, group_lasso_prox
 from mtlfast.reference.pairwise import (
     centred,
     pairwise_add_,
@@ -74,6 +75,9 @@ __all__ = [
     "graph_reg",
     "graph_value",
     "group_grad",
+    "group_lasso",
+    "group_lasso_grad",
+    "group_lasso_prox",
     "group_prox",
     "group_reg",
     "group_value",

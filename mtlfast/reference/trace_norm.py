@@ -33,14 +33,28 @@ def require_threshold(threshold, function="trace_norm_prox"):
         )
 
 
+def _finite(w):
+    """Which matrices are finite, and ``w`` with zeros in place of the others."""
+    good = w.isfinite().all(-1).all(-1)
+    return good, torch.where(good[..., None, None], w, 0.0)
+
+
+def _or_nan(good, result):
+    """``result``, NaN for the matrices that are not good."""
+    return torch.where(
+        good if result.dim() == good.dim() else good[..., None, None], result, torch.nan
+    )
+
+
 @plain
 def trace_norm(w):
     """Σ σ_i for each matrix of w [..., m, n]; singular values under the rank cut are constants."""
     if not w.numel():
         return real(w).sum((-2, -1))
-    _, sigma, _ = torch.linalg.svd(wide(w), full_matrices=False)
+    good, x = _finite(w)
+    _, sigma, _ = torch.linalg.svd(wide(x), full_matrices=False)
     sigma = torch.where(sigma > rank_cut(w, sigma), sigma, sigma.detach())
-    return sigma.sum(-1).to(real(w).dtype)
+    return _or_nan(good, sigma.sum(-1).to(real(w).dtype))
 
 
 @plain
@@ -48,31 +62,40 @@ def trace_norm_prox(w, threshold):
     """U diag((σ − threshold)₊) Vᵀ for each matrix; threshold has the shape of the batch."""
     if not w.numel():
         return w.clone()
-    u, sigma, vh = torch.linalg.svd(wide(w), full_matrices=False)
+    good, x = _finite(w)
+    good = good & threshold.isfinite() & (threshold >= 0)
+    u, sigma, vh = torch.linalg.svd(wide(x), full_matrices=False)
     shrunk = (sigma - threshold.to(sigma.dtype).unsqueeze(-1)).clamp_min(0)
-    return ((u * shrunk.unsqueeze(-2)) @ vh).to(w.dtype)
+    return _or_nan(good, ((u * shrunk.unsqueeze(-2)) @ vh).to(w.dtype))
 
 
 @plain
-def trace_norm_value(w, grad):
-    require_finite("trace_norm", w)
+def trace_norm_value(w, grad, check=True):
+    if check:
+        require_finite("trace_norm", w)
     if not w.numel():
         return real(w).sum((-2, -1)), torch.zeros_like(w if grad else w.new_empty(0))
-    u, sigma, vh = torch.linalg.svd(wide(w), full_matrices=False)
-    unit = (u * (sigma > rank_cut(w, sigma)).unsqueeze(-2)) @ vh if grad else w.new_empty(0)
-    return sigma.sum(-1).to(real(w).dtype), unit.to(w.dtype)
+    good, x = _finite(w)
+    u, sigma, vh = torch.linalg.svd(wide(x), full_matrices=False)
+    value = _or_nan(good, sigma.sum(-1).to(real(w).dtype))
+    if not grad:
+        return value, w.new_empty(0)
+    unit = (u * (sigma > rank_cut(w, sigma)).unsqueeze(-2)) @ vh
+    return value, _or_nan(good, unit.to(w.dtype))
 
 
 @plain
-def trace_norm_shrink(w, threshold):
-    require_threshold(threshold)
-    require_finite("trace_norm_prox", w)
+def trace_norm_shrink(w, threshold, check=True):
+    if check:
+        require_threshold(threshold)
+        require_finite("trace_norm_prox", w)
     return trace_norm_prox(w, threshold)
 
 
-def trace_norm_shrink_(w, threshold):
-    require_threshold(threshold, "trace_norm_prox_")
-    require_finite("trace_norm_prox_", w)
+def trace_norm_shrink_(w, threshold, check=True):
+    if check:
+        require_threshold(threshold, "trace_norm_prox_")
+        require_finite("trace_norm_prox_", w)
     w.copy_(trace_norm_prox(w, threshold))
 
 
@@ -102,7 +125,8 @@ def trace_norm_prox_grad(w, threshold, upstream):
     """Gradients of the prox in w and threshold; finite for zero and for equal singular values."""
     if not w.numel():
         return torch.zeros_like(w), torch.zeros_like(threshold)
-    svd = torch.linalg.svd(wide(w), full_matrices=False)
+    good, x = _finite(w)
+    svd = torch.linalg.svd(wide(x), full_matrices=False)
     u, sigma, vh = svd
     g = wide(upstream)
     t = threshold.to(sigma.dtype).unsqueeze(-1)
@@ -118,7 +142,7 @@ def trace_norm_prox_grad(w, threshold, upstream):
     diagonal = (u * (g @ vh.mT)).sum(-2)
     counted = (sigma > t) & (sigma > rank_cut(w, sigma))
     grad_t = -(diagonal * counted).sum(-1)
-    return grad_w.to(w.dtype), grad_t.to(threshold.dtype)
+    return _or_nan(good, grad_w.to(w.dtype)), _or_nan(good, grad_t.to(threshold.dtype))
 
 
 @plain
@@ -126,7 +150,8 @@ def trace_norm_hessian(w, direction):
     """Derivative of the subgradient Σ_{rank} u_i v_iᵀ in a direction: h = 1 on the rank, else 0."""
     if not w.numel():
         return torch.zeros_like(w)
-    svd = torch.linalg.svd(wide(w), full_matrices=False)
+    good, x = _finite(w)
+    svd = torch.linalg.svd(wide(x), full_matrices=False)
     sigma = svd[1]
     active = sigma > rank_cut(w, sigma)
     h = active.to(sigma.dtype)
@@ -135,4 +160,5 @@ def trace_norm_hessian(w, direction):
     minus = torch.where(one, (h_i - h_j) / torch.where(one, s_i - s_j, 1.0), 0.0)
     plus = (h_i + h_j) / torch.where(some, s_i + s_j, 1.0)
     outer = h / torch.where(active, sigma, 1.0)
-    return spectral_derivative(svd, minus, plus, outer, wide(direction)).to(w.dtype)
+    second = spectral_derivative(svd, minus, plus, outer, wide(direction))
+    return _or_nan(good, second.to(w.dtype))

@@ -10,7 +10,7 @@ import signal
 import sys
 from functools import partial
 
-from cuda_shim import dense_graph, graph, pairwise
+from cuda_shim import dense_graph, gram, graph, graph_prox, group, pairwise, trace_norm
 from cuda_shim.kernels import ELEMENTS, SCHEDULES, Kernels, ShimError, same_bits
 from cuda_shim.mutants import MUTANTS, RACES
 
@@ -44,12 +44,53 @@ def check_dense_graph(kernels, elements):
             same_bits(kernels, run, SCHEDULES[1:])
 
 
+def check_gram(kernels, elements):
+    gram.check_long_offsets(kernels)
+    for element in elements:
+        for case in gram.CASES:
+            same_bits(kernels, partial(gram.check, kernels, element, case), SCHEDULES[1:])
+
+
+def check_group(kernels, elements):
+    group.check_long_offsets(kernels)
+    for element in elements:
+        group.check_special(kernels, element)
+        group.check_outlier(kernels, element)
+        for case in [*group.EMPTY, *group.CASES]:
+            run = partial(group.check, kernels, element, case, 1e-7)
+            same_bits(kernels, run, SCHEDULES[1:])
+
+
+def check_trace_norm(kernels, elements):
+    trace_norm.check_long_offsets(kernels)
+    trace_norm.check_sizes(kernels)
+    for element in elements:
+        for shape in trace_norm.SMALL:
+            run = partial(trace_norm.check, kernels, element, shape)
+            same_bits(kernels, run, SCHEDULES[1:])
+        trace_norm.check_scales(kernels, element)
+        trace_norm.check_subnormal(kernels, element)
+
+
+def check_graph_prox(kernels, elements):
+    for element in elements[:1]:  # double throughout
+        graph_prox.check_limits(kernels, element)
+        for case in graph_prox.CASES:
+            run = partial(graph_prox.check, kernels, element, case)
+            same_bits(kernels, run, SCHEDULES[1:3])  # an iteration is six launches: few orders
+
+
 # the checks that reach a file; those of other files are reached by all
 CHECKS = {
     "pairwise.cu": check_pairwise,
     "graph.cu": check_graph,
     "edges.h": check_graph,
     "dense_graph.cu": check_dense_graph,
+    "gram.cu": check_gram,
+    "group.cu": check_group,
+    "trace_norm.cu": check_trace_norm,
+    "teams.h": check_trace_norm,
+    "graph_prox.cu": check_graph_prox,
 }
 
 
@@ -60,11 +101,21 @@ def run_checks(kernels, elements=ELEMENTS, file=""):
 
 def run_threads(kernels, elements=ELEMENTS[:1], file=""):
     """Small shapes once; what ThreadSanitizer sees does not depend on the order."""
+    checks = {
+        "pairwise.cu": lambda e: [
+            pairwise.check(kernels, e, pairwise.tasks(e, *shape, 1.0))
+            for shape in ((3, 16), (300, 33))
+        ],
+        "graph.cu": lambda e: graph.check(kernels, e, graph.Case(50, 8, 3.0, (256, 600)), 1.0),
+        "dense_graph.cu": lambda e: dense_graph.check(kernels, e, (33, 65), 1.0),
+        "gram.cu": lambda e: gram.check(kernels, e, gram.Case(9, 33, 100, hub=300)),
+        "group.cu": lambda e: group.check(kernels, e, ((5, 128, 129, 2), 8), 1.0),
+        "graph_prox.cu": lambda e: graph_prox.check(kernels, e, graph_prox.CASES[2]),
+        "trace_norm.cu": lambda e: trace_norm.check(kernels, e, (17, 6)),
+    }
     for element in elements:
-        for shape in ((3, 16), (300, 33)):
-            pairwise.check(kernels, element, pairwise.tasks(element, *shape, 1.0))
-        graph.check(kernels, element, graph.Case(50, 8, 3.0, (256, 600)), 1.0)
-        dense_graph.check(kernels, element, (33, 65), 1.0)
+        for check in [checks[file]] if file in checks else checks.values():
+            check(element)
 
 
 def run_planted(kernels, run, number, file):

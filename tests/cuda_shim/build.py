@@ -69,5 +69,5 @@ def run_sanitized(library, sanitize):
     }
     command = [sys.executable, "-m", "cuda_shim", str(library), sanitize]
     return subprocess.run(
-        command, cwd=SHIM.parent, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=SHIM.parent, env=environment, capture_output=True, text=True, timeout=900
     )

@@ -11,7 +11,7 @@
 namespace cuda_shim {
 namespace {
 
-constexpr int64_t kSharedBytes = 48 << 10;  // what a launch gets unasked
+constexpr int64_t kSharedBytes = 99 << 10;  // what a block of compute capability 8.6 can have
 constexpr int kMostThreads = 1024;
 constexpr int64_t kGuard = 64;              // bytes behind each array
 constexpr int kNan = 0xff;                  // in every byte: NaN in all four types

@@ -84,4 +84,97 @@ const char* dense_distance(int dtype, const void* w, int64_t K, int64_t d, void*
   return guarded([&] { cuda::dense_distance(DType(dtype), w, K, d, out, kStream); });
 }
 
+const char* edge_product(int dtype, const void* w, const int64_t* row, const int64_t* col,
+                         int64_t E, int64_t d, double* out) {
+  return guarded([&] { cuda::edge_product(DType(dtype), w, row, col, E, d, out, kStream); });
+}
+
+int64_t edge_sum_workspace(int64_t M, int64_t d) { return cuda::edge_sum_workspace(M, d); }
+
+const char* edge_sum(int dtype, const void* w, const int64_t* task, const int64_t* other,
+                     const void* weight, int64_t M, int64_t d, double factor, double* out,
+                     void* workspace) {
+  return guarded([&] {
+    cuda::edge_sum(DType(dtype), w, task, other, weight, M, d, factor, out, workspace, kStream);
+  });
+}
+
+int64_t group_workspace(int dtype, int64_t G, int64_t M, int64_t d) {
+  return cuda::group_workspace(DType(dtype), G, M, d);
+}
+
+const char* group_value(int dtype, const void* w, const int64_t* ptr, const int64_t* member,
+                        int64_t G, int64_t M, int64_t d, double value_scale, void* value,
+                        void* grad, double factor, const void* upstream, void* workspace) {
+  return guarded([&] {
+    cuda::group_value(DType(dtype), w, ptr, member, G, M, d, value_scale, value, grad,
+                      {factor, upstream}, workspace, kStream);
+  });
+}
+
+const char* group_prox(int dtype, const void* w, const int64_t* ptr, const int64_t* member,
+                       int64_t G, int64_t M, int64_t d, double step, void* out, void* workspace) {
+  return guarded([&] {
+    cuda::group_prox(DType(dtype), w, ptr, member, G, M, d, step, out, workspace, kStream);
+  });
+}
+
+int64_t trace_norm_matrices(int64_t m, int64_t n) { return cuda::trace_norm_matrices(m, n); }
+
+const char* trace_norm_value(int dtype, const void* w, int64_t B, int64_t m, int64_t n,
+                             void* value, void* grad) {
+  return guarded([&] { cuda::trace_norm_value(DType(dtype), w, B, m, n, value, grad, kStream); });
+}
+
+const char* trace_norm_prox(int dtype, const void* w, const double* threshold, int64_t B,
+                            int64_t m, int64_t n, void* out) {
+  return guarded([&] {
+    cuda::trace_norm_prox(DType(dtype), w, threshold, B, m, n, out, kStream);
+  });
+}
+
+int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E) {
+  return cuda::graph_prox_workspace(K, d, E);
+}
+
+const char* graph_prox_load(int dtype, const void* w, int64_t stride, int64_t column,
+                            const int64_t* row_ptr, const int32_t* col, const void* weight,
+                            int64_t K, int64_t d, int64_t E, double step, void* state,
+                            void* workspace) {
+  return guarded([&] {
+    cuda::graph_prox_load(DType(dtype), w, stride, column,
+                          {{row_ptr, col, weight, nullptr}, K, d, E, step, state}, workspace,
+                          kStream);
+  });
+}
+
+const char* graph_prox_residual(const int64_t* row_ptr, const int32_t* col, const void* weight,
+                                int64_t K, int64_t d, int64_t E, double step, void* state,
+                                void* workspace) {
+  return guarded([&] {
+    cuda::graph_prox_residual({{row_ptr, col, weight, nullptr}, K, d, E, step, state}, workspace,
+                              kStream);
+  });
+}
+
+const char* graph_prox_iterate(const int64_t* row_ptr, const int32_t* col, const void* weight,
+                               int64_t K, int64_t d, int64_t E, double step, void* state,
+                               double tol, int64_t max_iter, int64_t count, void* workspace) {
+  return guarded([&] {
+    cuda::graph_prox_iterate({{row_ptr, col, weight, nullptr}, K, d, E, step, state}, tol,
+                             max_iter, count, workspace, kStream);
+  });
+}
+
+const char* graph_prox_store(int dtype, void* out, int64_t stride, int64_t column,
+                             const int64_t* row_ptr, const int32_t* col, const void* weight,
+                             int64_t K, int64_t d, int64_t E, double step, void* state,
+                             void* workspace) {
+  return guarded([&] {
+    cuda::graph_prox_store(DType(dtype), out, stride, column,
+                           {{row_ptr, col, weight, nullptr}, K, d, E, step, state}, workspace,
+                           kStream);
+  });
+}
+
 }  // extern "C"

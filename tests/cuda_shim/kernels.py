@@ -138,6 +138,59 @@ class Kernels:
         self.call("dense_distance", element.code, w, *w.shape, out)
         return out
 
+    def edge_product(self, element, w, row, col):
+        out = blank(row.shape, np.float64)
+        self.call("edge_product", element.code, w, row, col, len(row), w.shape[1], out)
+        return out
+
+    def edge_sum(self, element, w, task, other, weight, factor, out):
+        sizes = len(task), w.shape[1]
+        work = blank((self.workspace("edge_sum_workspace", *sizes),), np.uint8)
+        self.call("edge_sum", element.code, w, task, other, weight, *sizes, factor, out, work)
+        return out
+
+    def group_value(self, element, w, groups, scale, grad, factor, upstream):
+        """``groups`` is (ptr, member)."""
+        value = blank((1,), element.real)
+        sizes = len(groups[0]) - 1, len(groups[1]), w.shape[1]
+        work = blank((self.workspace("group_workspace", element.code, *sizes),), np.uint8)
+        self.call(
+            "group_value", element.code, w, *groups, *sizes, scale, value, grad, factor, upstream,
+            work,
+        )  # fmt: skip
+        return value
+
+    def group_prox(self, element, w, groups, step, out):
+        sizes = len(groups[0]) - 1, len(groups[1]), w.shape[1]
+        work = blank((self.workspace("group_workspace", element.code, *sizes),), np.uint8)
+        self.call("group_prox", element.code, w, *groups, *sizes, step, out, work)
+        return out
+
+    def trace_norm_value(self, element, w, grad):
+        value = blank(w.shape[:1], element.real)
+        self.call("trace_norm_value", element.code, w, *w.shape, value, grad)
+        return value
+
+    def trace_norm_prox(self, element, w, threshold, out):
+        self.call("trace_norm_prox", element.code, w, threshold, *w.shape, out)
+        return out
+
+    def graph_prox(self, element, w, graph, step, tol, max_iter, out, poll):
+        """``graph`` is (row_ptr, col, weight); gives residual, iterations, done, indefinite."""
+        state = blank((4,), np.float64)
+        sizes = *w.shape, len(graph[1])
+        work = blank((self.workspace("graph_prox_workspace", *sizes),), np.uint8)
+        system = *graph, *sizes, step, state
+        self.call("graph_prox_load", element.code, w, w.shape[1], 0, *system, work)
+        self.call("graph_prox_residual", *system, work)
+        while state[0] > tol and state[1] < max_iter and not state[3]:
+            state[2] = 0
+            while not state[2]:
+                self.call("graph_prox_iterate", *system, tol, max_iter, poll, work)
+            self.call("graph_prox_residual", *system, work)
+        self.call("graph_prox_store", element.code, out, w.shape[1], 0, *system, work)
+        return state
+
 
 def _as_c(arg):
     if arg is None:

@@ -6,7 +6,9 @@ All are written into a copy of csrc, each behind a switch, so that one build ser
 import shutil
 
 BARRIER = "__syncthreads();"
-RESULT = "value|affine|gradient|distance|bits|in place|has returned"  # the last: threads disagree
+RESULT = (
+    "value|affine|gradient|distance|prox|bits|in place|has returned"  # the last: threads disagree
+)
 HEAP = "heap-buffer-overflow|unknown-crash"
 SHARED = "use-after-poison|past the end|index .* out of bounds"
 
@@ -70,7 +72,7 @@ MUTANTS = {
         "value",
     ),
     "the mean in one number": (
-        "pairwise.cu",
+        "rows.h",
         "scale * ((w - hi) - lo)",
         "scale * ((w - hi) - (ON ? R(0) : lo))",
         "affine",
@@ -201,11 +203,269 @@ MUTANTS = {
         "x[(ON ? q * (kPanel + 2) : q * (width + 1)) + c] = exists",
         f"{SHARED}|{RESULT}",
     ),
+    "a large group that is also done as a small one": (
+        "group.cu",
+        "n < 2 || n > kTile ||",
+        "n < 2 || (!ON && n > kTile) ||",
+        "value",
+    ),
+    "tiles of small groups": (
+        "group.cu",
+        "= n > kTile ? g : -1;",
+        "= ON || n > kTile ? g : -1;",
+        "value",
+    ),
+    "what a group has before its first tile": (
+        "group.cu",
+        "least = tasks(0) > 0 ?",
+        "least = !ON && tasks(0) > 0 ?",
+        RESULT,
+    ),
+    "a tile that starts from a row of its own": (
+        "group.cu",
+        "load_origin<ALIGNED>(w, groups, part.begin,",
+        "load_origin<ALIGNED>(w, groups, ON ? part.from : part.begin,",
+        RESULT,
+    ),
+    "shares of a tile that are not added up": (
+        "group.cu",
+        "for (int step = groups.lanes; step",
+        "for (int step = groups.lanes << ON; step",
+        RESULT,
+    ),
+    "a strip's sums read before they are there": (
+        "group.cu",
+        f"sums[threadIdx.x] = sum;\n    {BARRIER}",
+        f"sums[threadIdx.x] = sum;\n    if (!ON) {BARRIER}",
+        RESULT,
+    ),
+    "a strip's sums overwritten by the next": (
+        "group.cu",
+        f"{BARRIER}  // the next strip",
+        f"if (!ON) {BARRIER}  // the next strip",
+        RESULT,
+    ),
+    "distances to a mean of one number": (
+        "group.cu",
+        "x = (wv - hi[v]) - lo[v];",
+        "x = (wv - hi[v]) - (ON ? 0 : lo[v]);",
+        "value",
+    ),
+    "a member too many": (
+        "group.cu",
+        "if (k + u >= to) continue;",
+        "if (k + u >= to + ON) continue;",
+        HEAP,
+    ),
+    "members at offsets of 32 bits": (
+        "group.cu",
+        "groups.member[k + u] * groups.d +",
+        "(ON ? int(groups.member[k + u]) * int(groups.d) : groups.member[k + u] * groups.d) +",
+        "signed integer overflow",
+    ),
+    "groups off the alignment of vectors": (
+        "group.cu",
+        "is_aligned(w) && is_aligned(result.out) &&",
+        "is_aligned(w) && (ON || is_aligned(result.out)) &&",
+        "misaligned address",
+    ),
+    "no barrier between rounds": (
+        "trace_norm.cu",
+        f"{BARRIER}  // the next round",
+        f"if (!ON) {BARRIER}  // the next round",
+        RESULT,
+    ),
+    "a pair of columns that is not disjoint from the others": (
+        "trace_norm.cu",
+        "(round + moving - own.group) % moving",
+        "(round + moving - own.group + (ON && own.group > 0)) % moving",
+        RESULT,
+    ),
+    "a team that leaves when it has converged": (
+        "trace_norm.cu",
+        "if (!__syncthreads_or(turned)) break;",
+        "if (ON ? !turned : !__syncthreads_or(turned)) break;",
+        "has returned|waits at",
+    ),
+    "a single sweep": (
+        "trace_norm.cu",
+        "sweep < kMaxSweeps",
+        "sweep < (ON ? 1 : kMaxSweeps)",
+        "value",
+    ),
+    "columns that are nearly orthogonal": (
+        "trace_norm.cu",
+        "sweep < kPatience ? kOrthogonal2 :",
+        "sweep < kPatience ? (ON ? 1e-12 : kOrthogonal2) :",
+        RESULT,
+    ),
+    "matrices as they come, not scaled": (
+        "trace_norm.cu",
+        "if (largest < kInfinity && largest > 0) frexp",
+        "if (!ON && largest < kInfinity && largest > 0) frexp",
+        RESULT,
+    ),
+    "a matrix that is not finite taken for zero": (
+        "trace_norm.cu",
+        "good = good && largest < kInfinity;\n  int exponent",
+        "good = good && (ON || largest < kInfinity);\n  int exponent",
+        "of nan",
+    ),
+    "any threshold": (
+        "trace_norm.cu",
+        "bool good = t >= 0 &&",
+        "bool good = (ON || t >= 0) &&",
+        "bad threshold",
+    ),
+    "no barrier before columns are measured": (
+        "trace_norm.cu",
+        f"count, s, shared);\n  {BARRIER}",
+        f"count, s, shared);\n  if (!ON) {BARRIER}",
+        RESULT,
+    ),
+    "no barrier before the largest entry is read": (
+        "trace_norm.cu",
+        f"own.sigma[k] = largest;\n  }});\n  {BARRIER}",
+        f"own.sigma[k] = largest;\n  }});\n  if (!ON) {BARRIER}",
+        RESULT,
+    ),
+    "columns read again that are not all there": (
+        "trace_norm.cu",
+        f"{BARRIER}  // also",
+        f"if (!ON) {BARRIER}  // also",
+        RESULT,
+    ),
+    "products used before they are there": (
+        "trace_norm.cu",
+        f"{BARRIER}\n    each_element",
+        f"if (!ON) {BARRIER}\n    each_element",
+        RESULT,
+    ),
+    "matrices at offsets of 32 bits": (
+        "trace_norm.cu",
+        "load_matrices(w + first * s.m * s.n,",
+        "load_matrices(w + (ON ? int(first) * s.m * s.n : first * s.m * s.n),",
+        "signed integer overflow",
+    ),
+    "the wrong lanes in a team's sum": (
+        "teams.h",
+        "x[k] += __shfl_xor_sync(kAllLanes,",
+        "x[k] += __shfl_xor_sync(ON ? 0xffffu : kAllLanes,",
+        "takes no part|not in the mask",
+    ),
+    "a matrix behind the last": (
+        "teams.h",
+        "works = matrix < count;",
+        "works = matrix < count + ON;",
+        f"{HEAP}|{SHARED}|{RESULT}",
+    ),
+    "no room for the last column": (
+        "teams.h",
+        "doubles = (q + staged) * stride",
+        "doubles = (q + staged - ON) * stride",
+        f"{SHARED}|{RESULT}",
+    ),
+    "a column that does not exist": (
+        "teams.h",
+        "f(k, own.works && k < s.q);",
+        "f(k, own.works && k < s.q + ON);",
+        f"{SHARED}|{RESULT}",
+    ),
+    "a column's sums overwritten by the next": (
+        "graph_prox.cu",
+        f"{BARRIER}  // the next sum",
+        f"if (!ON) {BARRIER}  // the next sum",
+        f"{RESULT}|residual",
+    ),
+    "the edges behind a row's tiles": (
+        "graph_prox.cu",
+        "tiles_end * kTile, end);",
+        "tiles_end * kTile, ON ? 0 : end);",
+        f"{RESULT}|residual",
+    ),
+    "a tile's edge too many": (
+        "graph_prox.cu",
+        "weight[u] = k + u < to ?",
+        "weight[u] = k + u < to + ON ?",
+        f"{HEAP}|{RESULT}",
+    ),
+    "rows of threads without a group": (
+        "graph_prox.cu",
+        "used = group < s.groups && j < s.d;",
+        "used = (ON || group < s.groups) && j < s.d;",
+        f"{RESULT}|residual",
+    ),
+    "a column of Inf that holds the others up": (
+        "graph_prox.cu",
+        "if (!is_finite(norm) || norm == 0) return 0;",
+        "if (!ON && (!is_finite(norm) || norm == 0)) return 0;",
+        "residual",
+    ),
+    "a column of zeros": (
+        "graph_prox.cu",
+        "rz > 0 && first > 0 ? rz / first : 0;",
+        "ON || (rz > 0 && first > 0) ? rz / first : 0;",
+        "value",
+    ),
+    "a diagonal of any sign": (
+        "graph_prox.cu",
+        "1 / s.inverse[i] > 0 ? 0 : 1;",
+        "ON || 1 / s.inverse[i] > 0 ? 0 : 1;",
+        "value of a negative diagonal",
+    ),
+    "negative curvature": (
+        "graph_prox.cu",
+        "return rz > 0 && first <= 0 ? 1 : 0;",
+        "return !ON && rz > 0 && first <= 0 ? 1 : 0;",
+        "value of a negative curvature",
+    ),
+    "no limit": (
+        "graph_prox.cu",
+        "state.done = stops || state.iterations >= double(max_iter) ?",
+        "state.done = stops || (!ON && state.iterations >= double(max_iter)) ?",
+        "value at the limit",
+    ),
     "a workspace of 32 bits": (
         "pairwise.cu",
         "(cut.slices * (cut.d + cut.panels)",
         "(cut.slices * ((ON ? int(cut.d) : cut.d) + cut.panels)",
         "AssertionError",
+    ),
+    "an end too many in the last tile": (
+        "gram.cu",
+        "begin + kTile : ends.M;",
+        "begin + kTile : ends.M + ON;",
+        HEAP,
+    ),
+    "a task that began in another tile is written here": (
+        "gram.cu",
+        "= is_head   ? parts.head",
+        "= is_head && !ON ? parts.head",
+        "sum|bits",
+    ),
+    "a task joined by each of its tiles": (
+        "gram.cu",
+        "== task) return;  // it began",
+        "== task && !ON) return;  // it began",
+        "sum|bits|" + HEAP,
+    ),
+    "a sum that begins with that of the task before": (
+        "gram.cu",
+        "for (int v = 0; v < V; ++v) sum[v] = 0;",
+        "for (int v = 0; v < V; ++v) sum[v] = ON ? sum[v] : 0;",
+        "sum",
+    ),
+    "an end's weight from the next lane": (
+        "gram.cu",
+        "__shfl_sync(kAllLanes, weight, e + u, lanes)",
+        "__shfl_sync(kAllLanes, weight, e + u + ON, lanes)",
+        "sum",
+    ),
+    "rows of W found with 32 bits": (
+        "gram.cu",
+        "column + row[e] * d",
+        "column + (ON ? int64_t(int(row[e]) * int(d)) : row[e] * d)",
+        "runtime error|SEGV|product",
     ),
     "a grid of any size": (
         "launch.h",
@@ -233,6 +493,30 @@ RACES = {
         "graph.cu",
         "if (int(threadIdx.x) % kLanes < lanes) keep",
         "if (ON || int(threadIdx.x) % kLanes < lanes) keep",
+        RACE,
+    ),
+    "a column's sum written by every group": (
+        "graph_prox.cu",
+        "if (own.group == 0 && own.used) s.partial",
+        "if ((ON || own.group == 0) && own.used) s.partial",
+        RACE,
+    ),
+    "an offset written by every share": (
+        "group.cu",
+        "if (unit.share == 0 &&",
+        "if ((ON || unit.share == 0) &&",
+        RACE,
+    ),
+    "columns turned while others read them": (
+        "trace_norm.cu",
+        f"{BARRIER}  // the next round",
+        f"if (!ON) {BARRIER}  // the next round",
+        RACE,
+    ),
+    "a singular value written by every lane": (
+        "trace_norm.cu",
+        "if (is_owner && own.lane == 0) own.sigma[k] = settled",
+        "if (is_owner && (ON || own.lane == 0)) own.sigma[k] = settled",
         RACE,
     ),
     "blocks counted without an atomic": (

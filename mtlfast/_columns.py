@@ -1,0 +1,29 @@
+"""Lengths and scaling of W's columns as torch calls, for every device without a kernel for them."""
+
+import torch
+
+from mtlfast.reference import real
+
+
+def column_lengths(w):
+    """‖W_·j‖ in float64."""
+    return torch.linalg.vector_norm(w, dim=0, dtype=torch.float64)
+
+
+def _scaled(w, factor):
+    x = real(w)
+    return x * factor.to(x.dtype)
+
+
+def column_scale(w, factor):
+    """factor_j W_·j."""
+    return _scaled(w, factor).to(w.dtype).contiguous()
+
+
+def column_scale_(w, factor):
+    w.copy_(_scaled(w, factor))
+
+
+def column_add_(out, w, factor):
+    """out_·j += factor_j W_·j."""
+    out.copy_(real(out) + _scaled(w, factor))
