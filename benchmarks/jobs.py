@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jobs_gram
 import jobs_graph
+import jobs_group_lasso
 import jobs_pairwise
 import jobs_trace_norm
 
@@ -145,7 +146,17 @@ def _trace_norm():
         )
 
 
-CASES = [*_pairwise(), *_graph(), *_gram(), *_trace_norm()]
+def _group_lasso():
+    for tasks in (1_000, 100_000, 1_000_000):
+        yield Case(
+            "group lasso value + gradient",
+            f"{tasks:,}×64",
+            lambda tasks=tasks: jobs_group_lasso.value_and_gradient(tasks, 64),
+        )
+    yield Case("group lasso prox", "1,000,000×64", lambda: jobs_group_lasso.prox(1_000_000, 64))
+
+
+CASES = [*_pairwise(), *_graph(), *_gram(), *_group_lasso(), *_trace_norm()]
 
 # the same jobs, small enough for every test run
 TINY = [
@@ -164,6 +175,9 @@ TINY = [
     Case("graph, learned weights", "tiny", lambda: jobs_graph.learnable(50, 200, 20)),
     Case("Gram, value + gradient", "tiny", lambda: jobs_gram.dense(30, 5)),
     Case("Gram, value + gradient", "tiny sparse", lambda: jobs_gram.sparse(30, 60, 5)),
+    Case("group lasso value + gradient", "tiny", lambda: jobs_group_lasso.value_and_gradient(
+        12, 5)),
+    Case("group lasso prox", "tiny", lambda: jobs_group_lasso.prox(12, 5)),
     Case("trace norm prox", "tiny", lambda: jobs_trace_norm.prox(6, 8, 5)),
     Case("trace norm value + gradient", "tiny", lambda: jobs_trace_norm.value_and_gradient(
         6, 8, 5)),

@@ -45,12 +45,15 @@ def _laplacian(graph):
     return coo, csr, small
 
 
-def value_and_gradient(edges, num_tasks, dim, *, loop=0, gather=True, sparse=True, scipy=True):
-    W = torch.randn(num_tasks, dim, generator=torch.Generator().manual_seed(1))
+def value_and_gradient(
+    edges, num_tasks, dim, *, loop=0, gather=True, sparse=True, scipy=True, device="cpu"
+):
+    W = torch.randn(num_tasks, dim, generator=torch.Generator().manual_seed(1)).to(device)
     W.requires_grad_()
     graph = TaskGraph.from_edges(edges, None, num_tasks)
-    coo, csr, small = _laplacian(graph)
-    plain, (src, dst) = W.detach(), edges
+    coo, csr, small = (form.to(device) for form in _laplacian(graph))
+    graph = graph.to(device)
+    plain, (src, dst) = W.detach(), edges.to(device)
 
     def spmm():
         LW = small @ plain
@@ -86,7 +89,14 @@ def value_and_gradient(edges, num_tasks, dim, *, loop=0, gather=True, sparse=Tru
         ways["loop over edges"] = gradient_of(edge_loop, W)
     row_ptr, col, _, _ = graph.rows_as(torch.float32)
     bytes_ = 4 * dim * (int(row_ptr[-1]) + num_tasks) + 8 * int(row_ptr[-1])
-    return Job(ways, floor.gather(plain, col), bytes_, tolerance=1e-3)
+    gathered = floor.gather(plain, col) if W.is_cpu else _sum_neighbours(plain, row_ptr, col)
+    return Job(ways, gathered, bytes_, tolerance=1e-3)
+
+
+def _sum_neighbours(W, row_ptr, col):
+    """Reads row col[k] of W for every k and writes their sums: torch's own kernel for it."""
+    bag, col, starts = torch.nn.functional.embedding_bag, col.int(), row_ptr.int()
+    return lambda: bag(col, W, starts, mode="sum", include_last_offset=True)
 
 
 def preparing(num_tasks, k, dim):

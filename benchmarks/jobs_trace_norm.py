@@ -45,8 +45,8 @@ def _matrices(batch, rows, columns):
     return torch.randn(batch, rows, columns, generator=torch.Generator().manual_seed(0))
 
 
-def prox(batch, rows, columns, *, workers=False):
-    W = _matrices(batch, rows, columns)
+def prox(batch, rows, columns, *, workers=False, device="cpu"):
+    W = _matrices(batch, rows, columns).to(device)
     ways = {
         "mtlfast": lambda: trace_norm_prox(W, THRESHOLD),
         "linalg.svd": lambda: svd_prox(W),

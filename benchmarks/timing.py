@@ -54,8 +54,8 @@ def _seconds(call, repeats):
 SLOW = 20  # times the quickest: such a way leaves cold caches and sleeping threads behind
 
 
-def _take_turns(calls, budget, most, least):
-    once = {name: min(_seconds(call, 1) for _ in range(2)) for name, call in calls.items()}
+def _take_turns(calls, budget, most, least, clock):
+    once = {name: min(clock(call, 1) for _ in range(2)) for name, call in calls.items()}
     repeats = {name: max(1, min(200, int(4e-3 / t))) for name, t in once.items()}
     rounds = {
         name: 1 if t > budget else int(min(most, max(least, budget / (t * repeats[name]))))
@@ -67,26 +67,27 @@ def _take_turns(calls, budget, most, least):
         names = [name for name in calls if number < rounds[name]]
         shuffle.shuffle(names)
         for name in names:
-            times[name].append(_seconds(calls[name], repeats[name]))
+            times[name].append(clock(calls[name], repeats[name]))
     return times
 
 
-def measure(job, *, budget=3.0, most=41, least=3):
+def measure(job, *, budget=3.0, most=41, least=3, clock=_seconds):
     """name → seconds of each round; the ways take turns in a new order each round.
 
     A way is given about ``budget`` seconds, and at least ``least`` rounds unless one alone takes
     longer than that. Calls of microseconds are repeated within a round. Ways that are slower by far
-    take turns among themselves.
+    take turns among themselves. ``clock(call, repeats)`` gives the seconds of one call.
     """
     calls = dict(job.ways)
     if job.floor is not None:
         calls["floor"] = job.floor
-    once = {name: _seconds(call, 1) for name, call in calls.items()}
+    once = {name: clock(call, 1) for name, call in calls.items()}
     slow = {name for name, t in once.items() if t > SLOW * min(once.values()) + 1e-3}
     times = _take_turns(
-        {name: call for name, call in calls.items() if name not in slow}, budget, most, least
+        {name: call for name, call in calls.items() if name not in slow}, budget, most, least, clock
     )
-    times |= _take_turns({name: calls[name] for name in calls if name in slow}, budget, 7, least)
+    rest = {name: calls[name] for name in calls if name in slow}
+    times |= _take_turns(rest, budget, 7, least, clock)
     for name, part in job.share.items():
         times[name] = [t / part for t in times[name]]
     return times

@@ -60,6 +60,18 @@ PLANTS = {
         "(end < whole ? end : whole) - begin + ON,",
         HEAP,
     ),
+    "square a column too many": (
+        "cpu/group_lasso.cpp",
+        "j < (NV - 1) * N + last; ++j) sum[j]",
+        "j < (NV - 1) * N + last + ON * kPanel; ++j) sum[j]",
+        STACK,
+    ),
+    "scale the last rows as if they were whole": (
+        "cpu/group_lasso.cpp",
+        "K * d - i * width < width ?",
+        "!ON && K * d - i * width < width ?",
+        HEAP,
+    ),
     "count a row too many": (
         "cpu/graph.cpp",
         "const int64_t end = chunks.first_row(c + 1);",

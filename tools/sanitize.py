@@ -64,6 +64,10 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.pairwise_value_grad(w)
     native.pairwise_add_(tight(w, 1 - shift), w, tight(mean, shift), 0.5)
     native.pairwise_shrink_(tight(w, shift), tight(mean, shift), 0.5)
+    lengths = native.column_lengths(w)
+    native.column_scale(w, lengths)
+    native.column_scale_(tight(w, 1 - shift), lengths)
+    native.column_add_(tight(w, 1 - shift), w, lengths)
     row_ptr, col, weight = symmetric_csr(min(num_tasks, 300), real, shift)
     few = tight(w[: row_ptr.numel() - 1], shift)
     a = tight(torch.rand(len(few), len(few), dtype=real), shift)
@@ -98,6 +102,7 @@ def run_large(native, dtype):
     w = torch.zeros((1 << 25) // dtype.itemsize // 64 + 3, 64, dtype=dtype)
     _, mean = native.pairwise_value(w)
     native._affine(w, mean, 0.5, native._NOTHING, tight(w, 0))
+    native._column_scale(w, native.column_lengths(w), native._NOTHING, tight(w, 0))
 
 
 def run_many_tasks(native, dtype):
