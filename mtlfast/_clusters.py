@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-_CHUNK = 1 << 22  # numbers in a temporary: 32 MiB of float64
+_SETTLED = 1e-4  # share of the tasks that may still move when k-means ends
 _SHOWN = 6  # names of a cluster that are written out
 
 
@@ -47,17 +47,12 @@ class Clusters:
 
 
 def distances(x, centers):
-    """Squared distances ``[K, n]`` from differences: exact however near the rows are."""
-    out = x.new_empty(len(x), len(centers))
-    for c, center in enumerate(centers):
-        for rows, into in _parts(x, out[:, c]):
-            torch.sum((rows - center).square_(), 1, out=into)
-    return out
+    """Distances ``[K, n]`` from differences: right however near the rows are."""
+    return torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _parts(x, out):
-    size = max(_CHUNK // max(x.shape[1], 1), 1)
-    return zip(x.split(size), out.split(size), strict=True)
+def squares(x, centers):
+    return distances(x, centers).square_()
 
 
 def k_means(x, n, seed, restarts, max_iter):
@@ -76,7 +71,7 @@ def _plus_plus(x, n, generator):
     Fewer than n where fewer rows differ.
     """
     chosen = [int(torch.randint(len(x), (), generator=generator))]
-    nearest = distances(x, x[chosen])[:, 0]
+    nearest = squares(x, x[chosen])[:, 0]
     while len(chosen) < n and nearest.max() > 0:
         total = nearest.cumsum(0)
         at = torch.rand((), generator=generator, dtype=torch.float64) * total[-1]
@@ -84,7 +79,7 @@ def _plus_plus(x, n, generator):
         if nearest[drawn] == 0:  # rounding of the sums led to a row that is a centre already
             drawn = int(nearest.argmax())
         chosen.append(drawn)
-        nearest = torch.minimum(nearest, distances(x, x[[drawn]])[:, 0])
+        nearest = torch.minimum(nearest, squares(x, x[[drawn]])[:, 0])
     return x[chosen]
 
 
@@ -92,7 +87,7 @@ def _lloyd(x, centers, max_iter):
     labels = None
     for _ in range(max_iter):
         found, nearest = _assign(x, centers)
-        if labels is not None and torch.equal(found, labels):
+        if labels is not None and int((found != labels).sum()) <= _SETTLED * len(x):
             break
         labels = found
         sizes = torch.bincount(labels, minlength=len(centers))
@@ -109,7 +104,7 @@ def _lloyd(x, centers, max_iter):
 
 
 def _assign(x, centers):
-    nearest, labels = distances(x, centers).min(1)
+    nearest, labels = squares(x, centers).min(1)
     return labels, nearest
 
 
@@ -124,12 +119,12 @@ def cover(x, threshold):
     leaders = [first]
     nearest = distances(x, x[leaders])[:, 0]
     labels = torch.zeros(len(x), dtype=torch.int64)
-    while nearest.max().sqrt() > threshold:
+    while nearest.max() > threshold:
         far = int(nearest.argmax())
-        squares = distances(x, x[[far]])[:, 0]
-        nearer = squares < nearest
+        length = distances(x, x[[far]])[:, 0]
+        nearer = length < nearest
         labels[nearer] = len(leaders)
-        nearest = torch.where(nearer, squares, nearest)
+        nearest = torch.where(nearer, length, nearest)
         leaders.append(far)
     return labels, x[leaders]
 
@@ -138,8 +133,8 @@ def described(x, labels, centers, names):
     """The clusters, sorted by size; of equal ones the one with the earliest task first."""
     n = len(centers)
     sizes = torch.bincount(labels, minlength=n)
-    squares = (x - centers[labels]).square_().sum(1)
-    sums = torch.zeros(n, dtype=x.dtype).index_add_(0, labels, squares)
+    error = (x - centers[labels]).square_().sum(1)
+    sums = torch.zeros(n, dtype=x.dtype).index_add_(0, labels, error)
     first = torch.full((n,), len(x)).scatter_reduce_(
         0, labels, torch.arange(len(x)), "amin", include_self=True
     )
@@ -148,5 +143,5 @@ def described(x, labels, centers, names):
     place[order] = torch.arange(n)
     spreads = (sums / sizes).sqrt()
     return Clusters(
-        place[labels], centers[order], sizes[order], spreads[order], float(squares.sum()), names
+        place[labels], centers[order], sizes[order], spreads[order], float(error.sum()), names
     )

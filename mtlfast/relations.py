@@ -132,7 +132,7 @@ class Relations:
         if metric not in _METRICS:
             raise ValueError(f"relations.nearest: metric must be one of {_METRICS}, got {metric!r}")
         if metric == "euclidean":
-            value = _clusters.distances(self.W, self.W[[at]])[:, 0].sqrt()
+            value = _clusters.distances(self.W, self.W[[at]])[:, 0]
         else:
             unit = _unit(self.W if metric == "cosine" else self.covariance_factor())
             value = (unit @ unit[at]).clamp(-1, 1)
@@ -195,7 +195,8 @@ class Relations:
         Raises:
             TypeError, ValueError: not exactly one of n_clusters and threshold, or out of range.
 
-        Cost: O(K·n·d) a step; with a threshold O(K·n·d) in all. The same for the same seed.
+        Cost: O(K·n·d) a step, until at most one task in 10,000 moves; with a threshold O(K·n·d) in
+        all. The same for the same seed.
         """
         if (n_clusters is None) == (threshold is None):
             raise ValueError(
@@ -239,8 +240,11 @@ class Relations:
         return _relations_plot.draw(self, self.clusters(n, seed=seed), ax)
 
     def summary(self, n_clusters=5):
-        """A short text: sizes, rank, leading directions, extreme pairs (K ≤ 1,000), clusters."""
-        n = min(count("summary", "n_clusters", n_clusters), self.num_tasks)
+        """A short text: sizes, rank, leading directions, extreme pairs (K ≤ 1,000), clusters.
+
+        Clusters of up to 20 steps of k-means; ``n_clusters=0`` leaves them out.
+        """
+        n = n_clusters and min(count("summary", "n_clusters", n_clusters), self.num_tasks)
         lines = [f"{self.num_tasks:,} tasks, {self.num_features:,} features, rank {self.rank}"]
         if self.rank:
             shares = ", ".join(f"{100 * share:.1f} %" for share in self.energies[:5].tolist())
@@ -250,11 +254,11 @@ class Relations:
         lines.append(f"distance from the mean task: {spread:.4g} (its length {middle.norm():.4g})")
         if 2 <= self.num_tasks <= _PAIRS:
             i, j = torch.triu_indices(self.num_tasks, self.num_tasks, 1)
-            length = _clusters.distances(self.W, self.W)[i, j].sqrt()
+            length = _clusters.distances(self.W, self.W)[i, j]
             for word, at in (("closest", length.argmin()), ("farthest", length.argmax())):
                 pair = f"{self.names[i[at]]} and {self.names[j[at]]}"
                 lines.append(f"{word} pair: {pair}, distance {length[at]:.4g}")
-        return "\n".join([*lines, str(self.clusters(n))])
+        return "\n".join([*lines, str(self.clusters(n, restarts=1, max_iter=20))] if n else lines)
 
     def __str__(self):
         return self.summary()
