@@ -186,6 +186,23 @@ class TaskGraph:
             return row_ptr, col, weight, None
         return *_native.graph_reorder(row_ptr, col, weight, order), order
 
+    def written_out(self):
+        """The same graph with its edges stored; those of groups are found once and kept."""
+        if not self.is_groups:
+            return self
+        if "edges" not in self._converted:
+            size = self.group_ptr.diff()
+            group = torch.arange(size.numel(), device=self.device).repeat_interleave(size)
+            each = size[group]  # how many edges, with that to itself, each member has
+            source = torch.arange(group.numel(), device=self.device).repeat_interleave(each)
+            start = (each.cumsum(0) - each)[source]
+            target = torch.arange(source.numel(), device=self.device) - start
+            target = target + self.group_ptr[group[source]]
+            edges = self.member[torch.stack([source, target])]
+            graph = _from_edges("TaskGraph.groups", edges, None, self.num_tasks)
+            self._converted["edges"] = graph.to(self.device)
+        return self._converted["edges"]
+
     def to(self, device):
         """The same graph on ``device``; the graph itself where it is there already."""
         moved = {name: part.to(device) for name, part in self._tensors().items()}

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "mtlfast"
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 MODULES = list(FILES)
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso"]
+REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph_total_variation"]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
