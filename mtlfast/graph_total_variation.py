@@ -238,13 +238,11 @@ def _solve(dual, w, tol, max_iter):
         return w.clone()
     u, former = dual.zeros(), dual.zeros()
     z, pulled = w, torch.zeros_like(w)  # Dᵀ u
-    ahead_pulled, t, momentum = pulled, 1.0, 0.0  # Dᵀ of the point that is stepped from
+    start, t, momentum = w, 1.0, 0.0  # start: w − Dᵀ of the point that is stepped from
     height = w.square().sum()
     for iteration in range(max_iter + 1):
         if iteration % _LOOKS == 0 or iteration == max_iter:
-            if iteration:
-                pulled = dual.adjoint(u)
-                z = w - pulled
+            z = w - pulled
             variation = dual.value(z)
             gap = variation - float((z * pulled).sum())
             primal = 0.5 * float(pulled.square().sum()) + variation
@@ -253,15 +251,14 @@ def _solve(dual, w, tol, max_iter):
         if iteration == max_iter:
             break
         following = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        ahead = (t - 1) / following
-        mixed = dual.advance_(u, former, w - ahead_pulled, momentum, ahead)
+        new = dual.advance_(u, former, start, momentum)
         u, former = former, u
-        new = (mixed + ahead * pulled) / (1 + ahead)
         new_height = (w - new).square().sum()
         if new_height > height:  # the dual fell: forget the momentum
-            t, momentum, ahead_pulled = 1.0, 0.0, new
+            t, momentum = 1.0, 0.0
         else:
-            t, momentum, ahead_pulled = following, ahead, mixed
+            t, momentum = following, (t - 1) / following
+        start = w - new - momentum * (new - pulled)
         pulled, height = new, new_height
     raise RuntimeError(
         f"graph_total_variation_prox: the duality gap must reach tol={tol:g} within "
