@@ -14,65 +14,140 @@ namespace {
 
 constexpr int64_t kN = Lane<double>::N;
 
-// A vector within a row, and the last one of a row, of n < kN numbers in pieces of fixed size.
-struct Whole {
-  MTLFAST_INLINE F64 load(const double* p) const { return load_raw<F64>(p); }
-  MTLFAST_INLINE void store(double* p, F64 v) const { store_raw(p, v); }
-};
-
-struct Part {
-  int64_t n;
-  MTLFAST_INLINE void copy(double* to, const double* from) const {
-    int64_t at = 0;
-    if (n & 4) std::memcpy(to, from, 4 * sizeof(double)), at = 4;
-    if (n & 2) std::memcpy(to + at, from + at, 2 * sizeof(double)), at += 2;
-    if (n & 1) to[at] = from[at];
-  }
-  MTLFAST_INLINE F64 load(const double* p) const {
+// The vectors of a row of d numbers. The last one ends with the row and so overlaps the one before:
+// what is the same number twice is computed twice. A row shorter than a vector goes by pieces of
+// fixed size. NV is their number, 0 for more than kPanelVectors.
+template <int NV, bool SHORT>
+struct Row {
+  int64_t d;
+  MTLFAST_INLINE int64_t count() const { return NV > 0 ? NV : ceil_div(d, kN); }
+  MTLFAST_INLINE int64_t at(int64_t v) const { return (v + 1) * kN <= d ? v * kN : d - kN; }
+  MTLFAST_INLINE F64 load(const double* row, int64_t v) const {
+    if (!SHORT) return load_raw<F64>(row + at(v));
     double part[kN] = {};
-    copy(part, p);
+    copy(part, row);
     return load_raw<F64>(part);
   }
-  MTLFAST_INLINE void store(double* p, F64 v) const {
+  MTLFAST_INLINE void store(double* row, int64_t v, F64 x) const {
+    if (!SHORT) return store_raw(row + at(v), x);
     double part[kN];
-    store_raw(part, v);
-    copy(p, part);
+    store_raw(part, x);
+    copy(row, part);
+  }
+  // Squares, without those that the vector before has counted.
+  MTLFAST_INLINE F64 squares(F64 x, int64_t v) const {
+    if (SHORT || v + 1 < count()) return x * x;
+    constexpr U64 lane = {0, 1, 2, 3, 4, 5, 6, 7};
+    const F64 once = (F64)((U64)x & (U64)(lane >= uint64_t(count() * kN - d)));
+    return once * once;
+  }
+  MTLFAST_INLINE void prefetch(const double* row) const {
+    for (int64_t v = 0; v < (NV > 0 ? NV : kPanelVectors); ++v) __builtin_prefetch(row + v * kN);
+    __builtin_prefetch(row + d - 1);
+  }
+
+ private:
+  MTLFAST_INLINE void copy(double* to, const double* from) const {
+    int64_t k = 0;
+    if (d & 4) std::memcpy(to, from, 4 * sizeof(double)), k = 4;
+    if (d & 2) std::memcpy(to + k, from + k, 2 * sizeof(double)), k += 2;
+    if (d & 1) to[k] = from[k];
   }
 };
 
 template <class Body>
-MTLFAST_INLINE void for_vectors(int64_t d, const Body& body) {
-  int64_t j = 0;
-  for (; j + kN <= d; j += kN) body(j, Whole{});
-  if (j < d) body(j, Part{d - j});
-}
-
-MTLFAST_INLINE void prefetch(const double* row, int64_t d) {
-  for (int64_t j = 0; j < d && j < 8 * kN; j += kN) __builtin_prefetch(row + j);
-}
-
-// sum = what it is plus the row; `sum` has whole vectors.
-MTLFAST_INLINE void add_row(const double* row, int64_t d, double* sum) {
-  for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-    store_raw(sum + j, load_raw<F64>(sum + j) + part.load(row + j));
-  });
-}
-
-MTLFAST_INLINE void clear(double* sum, int64_t d) {
-  for (int64_t j = 0; j < d; j += kN) store_raw(sum + j, F64{});
-}
-
-// sum = Σ of the rows of U that end at task i.
-MTLFAST_INLINE void add_arriving(const double* u, const Pairs& pairs, int64_t i, int64_t end,
-                                 int64_t d, double* sum) {
-  clear(sum, d);
-  for (int64_t k = pairs.in_ptr[i]; k < pairs.in_ptr[i + 1]; ++k) {
-    prefetch(u + pairs.in_edge[k + kPrefetch < end ? k + kPrefetch : k] * d, d);
-    add_row(u + pairs.in_edge[k] * d, d, sum);
+inline void with_row(int64_t d, const Body& body) {
+  if (d < kN) return body(Row<1, true>{d});
+  switch (ceil_div(d, kN)) {
+    case 1: return body(Row<1, false>{d});
+    case 2: return body(Row<2, false>{d});
+    case 3: return body(Row<3, false>{d});
+    case 4: return body(Row<4, false>{d});
+    default: return body(Row<0, false>{d});
   }
 }
 
-int64_t whole(int64_t d) { return ceil_div(d, kN) * kN; }
+// The vectors of one row: in registers where their number is known.
+template <class R>
+struct Vectors;
+
+template <int NV, bool SHORT>
+struct Vectors<Row<NV, SHORT>> {
+  F64 x[NV];
+  explicit Vectors(Row<NV, SHORT>) {}
+  MTLFAST_INLINE F64& operator[](int64_t v) { return x[v]; }
+};
+
+template <bool SHORT>
+struct Vectors<Row<0, SHORT>> {
+  Scratch<F64> x;
+  explicit Vectors(Row<0, SHORT> row) : x(row.count()) {}
+  MTLFAST_INLINE F64& operator[](int64_t v) { return x[v]; }
+};
+
+#define MTLFAST_EACH(v, row) \
+  _Pragma("GCC unroll 4") for (int64_t v = 0; v < (row).count(); ++v)
+
+// sum = Σ of the rows of U that end at task i; E of them in all.
+template <class R>
+MTLFAST_INLINE void add_arriving(const R& row, const double* u, const Pairs& pairs, int64_t i,
+                                 int64_t E, Vectors<R>& sum) {
+  MTLFAST_EACH(v, row) sum[v] = F64{};
+  for (int64_t k = pairs.in_ptr[i]; k < pairs.in_ptr[i + 1]; ++k) {
+    row.prefetch(u + pairs.in_edge[k + kPrefetch < E ? k + kPrefetch : k] * row.d);
+    const double* const from = u + pairs.in_edge[k] * row.d;
+    MTLFAST_EACH(v, row) sum[v] += row.load(from, v);
+  }
+}
+
+template <class R>
+void step_leaving(const R& row, const double* u, double* former, const double* w,
+                  const Pairs& pairs, const double* radius, const double* length, int64_t first,
+                  int64_t end, int64_t E, double momentum, double scale, double* out) {
+  const int64_t d = row.d;
+  Vectors<R> x(row), sum(row);
+  for (int64_t i = first; i < end; ++i) {
+    MTLFAST_EACH(v, row) sum[v] = F64{};
+    const double* const wi = w + i * d;
+    for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
+      row.prefetch(w + pairs.dst[e + kPrefetch < E ? e + kPrefetch : e] * d);
+      const double* const wj = w + pairs.dst[e] * d;
+      const double along = length != nullptr ? length[e] : 1.0;
+      F64 squares = {};
+      MTLFAST_EACH(v, row) {
+        F64 y = row.load(u + e * d, v);
+        if (momentum != 0) y += momentum * (y - row.load(former + e * d, v));
+        x[v] = y + along * (row.load(wi, v) - row.load(wj, v));
+        squares += row.squares(x[v], v);
+      }
+      const double norm = __builtin_sqrt(lane_sum(squares)), r = scale * radius[e];
+      const double factor = norm > r ? r / norm : 1.0;
+      MTLFAST_EACH(v, row) {
+        const F64 y = factor * x[v];
+        row.store(former + e * d, v, y);
+        sum[v] += y;
+      }
+    }
+    MTLFAST_EACH(v, row) row.store(out + i * d, v, sum[v]);
+  }
+}
+
+template <class R>
+double value_of_rows(const R& row, const double* w, const Pairs& pairs, const double* radius,
+                     int64_t first, int64_t end, int64_t E) {
+  const int64_t d = row.d;
+  Sum sum;
+  for (int64_t i = first; i < end; ++i) {
+    for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
+      row.prefetch(w + pairs.dst[e + kPrefetch < E ? e + kPrefetch : e] * d);
+      const double* const wj = w + pairs.dst[e] * d;
+      F64 squares = {};
+      MTLFAST_EACH(v, row) squares += row.squares(row.load(w + i * d, v) - row.load(wj, v), v);
+      sum.add(radius[e] * __builtin_sqrt(lane_sum(squares)));
+    }
+  }
+  return sum.value();
+}
 
 }  // namespace
 
@@ -83,46 +158,21 @@ void edge_dual_step(const double* u, double* former, const double* w, Pairs pair
                     double momentum, double scale, double* out, int threads) {
   const RowChunks leaving(pairs.out_ptr, K, d), arriving(pairs.in_ptr, K, d);
   const int64_t E = pairs.out_ptr[K];
-  parallel_for(leaving.count, leaving.work(d), threads, [&](int64_t c) {
-    Scratch<double> moved(whole(d)), sum(whole(d));
-    const int64_t end = leaving.first_row(c + 1);
-    for (int64_t i = leaving.first_row(c); i < end; ++i) {
-      clear(sum.get(), d);
-      const double* const wi = w + i * d;
-      for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
-        prefetch(w + pairs.dst[e + kPrefetch < E ? e + kPrefetch : e] * d, d);
-        const double* const wj = w + pairs.dst[e] * d;
-        const double along = length != nullptr ? length[e] : 1.0;
-        F64 squares = {};
-        for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-          F64 v = part.load(u + e * d + j);
-          if (momentum != 0) v += momentum * (v - part.load(former + e * d + j));
-          v += along * (part.load(wi + j) - part.load(wj + j));
-          squares += v * v;
-          store_raw(moved.get() + j, v);
-        });
-        const double norm = __builtin_sqrt(lane_sum(squares)), r = scale * radius[e];
-        const double factor = norm > r ? r / norm : 1.0;
-        for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-          const F64 v = factor * load_raw<F64>(moved.get() + j);
-          part.store(former + e * d + j, v);
-          store_raw(sum.get() + j, load_raw<F64>(sum.get() + j) + v);
-        });
+  with_row(d, [&](auto row) {
+    parallel_for(leaving.count, leaving.work(d), threads, [&](int64_t c) {
+      step_leaving(row, u, former, w, pairs, radius, length, leaving.first_row(c),
+                   leaving.first_row(c + 1), E, momentum, scale, out);
+    });
+    parallel_for(arriving.count, arriving.work(d), threads, [&](int64_t c) {
+      Vectors<decltype(row)> ends(row);
+      const int64_t end = arriving.first_row(c + 1);
+      for (int64_t i = arriving.first_row(c); i < end; ++i) {
+        add_arriving(row, former, pairs, i, E, ends);
+        // all are read before one is written: the last two overlap
+        MTLFAST_EACH(v, row) ends[v] = row.load(out + i * d, v) - ends[v];
+        MTLFAST_EACH(v, row) row.store(out + i * d, v, ends[v]);
       }
-      for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-        part.store(out + i * d + j, load_raw<F64>(sum.get() + j));
-      });
-    }
-  });
-  parallel_for(arriving.count, arriving.work(d), threads, [&](int64_t c) {
-    Scratch<double> sum(whole(d));
-    const int64_t end = arriving.first_row(c + 1);
-    for (int64_t i = arriving.first_row(c); i < end; ++i) {
-      add_arriving(former, pairs, i, E, d, sum.get());
-      for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-        part.store(out + i * d + j, part.load(out + i * d + j) - load_raw<F64>(sum.get() + j));
-      });
-    }
+    });
   });
 }
 
@@ -130,20 +180,19 @@ void edge_dual_adjoint(const double* u, Pairs pairs, int64_t K, int64_t d, doubl
                        int threads) {
   const RowChunks chunks(pairs.in_ptr, K, d);
   const int64_t E = pairs.in_ptr[K];
-  parallel_for(chunks.count, chunks.work(d) + E * d, threads, [&](int64_t c) {
-    Scratch<double> ends(whole(d)), begins(whole(d));
-    const int64_t end = chunks.first_row(c + 1);
-    for (int64_t i = chunks.first_row(c); i < end; ++i) {
-      add_arriving(u, pairs, i, E, d, ends.get());
-      clear(begins.get(), d);
-      for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
-        add_row(u + e * d, d, begins.get());
+  with_row(d, [&](auto row) {
+    parallel_for(chunks.count, chunks.work(d) + E * d, threads, [&](int64_t c) {
+      Vectors<decltype(row)> begins(row), ends(row);
+      const int64_t end = chunks.first_row(c + 1);
+      for (int64_t i = chunks.first_row(c); i < end; ++i) {
+        add_arriving(row, u, pairs, i, E, ends);
+        MTLFAST_EACH(v, row) begins[v] = F64{};
+        for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
+          MTLFAST_EACH(v, row) begins[v] += row.load(u + e * d, v);
+        }
+        MTLFAST_EACH(v, row) row.store(out + i * d, v, begins[v] - ends[v]);
       }
-      for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-        part.store(out + i * d + j,
-                   load_raw<F64>(begins.get() + j) - load_raw<F64>(ends.get() + j));
-      });
-    }
+    });
   });
 }
 
@@ -152,27 +201,18 @@ void edge_dual_value(const double* w, Pairs pairs, const double* radius, int64_t
   const RowChunks chunks(pairs.out_ptr, K, d);
   const int64_t E = pairs.out_ptr[K];
   Scratch<double> values(chunks.count);
-  parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
-    Sum sum;
-    const int64_t end = chunks.first_row(c + 1);
-    for (int64_t i = chunks.first_row(c); i < end; ++i) {
-      for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
-        prefetch(w + pairs.dst[e + kPrefetch < E ? e + kPrefetch : e] * d, d);
-        const double* const wj = w + pairs.dst[e] * d;
-        F64 squares = {};
-        for_vectors(d, [&](int64_t j, auto part) __attribute__((always_inline)) {
-          const F64 v = part.load(w + i * d + j) - part.load(wj + j);
-          squares += v * v;
-        });
-        sum.add(radius[e] * __builtin_sqrt(lane_sum(squares)));
-      }
-    }
-    values[c] = sum.value();
+  with_row(d, [&](auto row) {
+    parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
+      values[c] = value_of_rows(row, w, pairs, radius, chunks.first_row(c),
+                                chunks.first_row(c + 1), E);
+    });
   });
   Sum sum;
   for (int64_t c = 0; c < chunks.count; ++c) sum.add(values[c]);
   *value = sum.value();
 }
+
+#undef MTLFAST_EACH
 
 }  // namespace MTLFAST_ISA
 }  // namespace mtlfast
