@@ -227,8 +227,7 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
             f"{function}: W must be a plain tensor that needs no gradient, got one to differentiate"
         )
     dual = EdgeDual(graph, w.shape[1], strength=step, function=function)
-    if not w.isfinite().all():
-        raise ValueError(f"{function}: W must be finite, got NaN or Inf")
+    reference.require_finite(function, w)
     return rows_like(W, _solve(dual, w.double().contiguous(), tol, max_iter).to(w.dtype))
 
 

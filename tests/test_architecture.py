@@ -192,7 +192,9 @@ def test_all_resolves():
             assert [n for n in module.__all__ if not hasattr(module, n)] == []
 
 
-FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_prox"))]
+FUNCTIONS = [
+    n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_variation", "_prox"))
+]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
