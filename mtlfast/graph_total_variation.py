@@ -29,10 +29,21 @@ def _sum(x):
     return x.sum()
 
 
-def _edges(function, graph, w):
-    """row_ptr, col, s and order as kernels take them, and the number of edges."""
-    graph = prepare_task_graph(function, graph, w, detach=not torch.is_grad_enabled())
-    return graph.written_out().rows_as(real_dtype(w.dtype)), graph.num_edges
+def _prepare(function, graph, w):
+    """A TaskGraph of ``w``'s tasks."""
+    return prepare_task_graph(function, graph, w, detach=not torch.is_grad_enabled())
+
+
+def _rows(graph, w):
+    """row_ptr, col, s and order as kernels take them."""
+    return graph.written_out().rows_as(real_dtype(w.dtype))
+
+
+def _reference_edges(graph, w):
+    if graph.is_groups and torch.compiler.is_compiling():  # no graph can be built there
+        src, dst = graph._group_pairs()
+        return src, dst, torch.ones_like(src, dtype=w.dtype)
+    return reference.ordered_edges(*_rows(graph, w))
 
 
 def _value(w, csr):
@@ -111,14 +122,14 @@ def graph_total_variation(W, graph, *, reduction="sum"):
     """
     check_reduction("graph_total_variation", reduction)
     w = as_rows("graph_total_variation", W)
-    csr, num_edges = _edges("graph_total_variation", graph, w)
-    if needs_reference(w):
-        value = reference.graph_total_variation(w, *reference.ordered_edges(*csr))
+    graph = _prepare("graph_total_variation", graph, w)
+    if needs_reference(w) or (graph.is_groups and torch.compiler.is_compiling()):
+        value = reference.graph_total_variation(w, *_reference_edges(graph, w))
     elif wants_grad(w):
-        value = _GraphTotalVariation.apply(w, *csr)
+        value = _GraphTotalVariation.apply(w, *_rows(graph, w))
     else:
-        value = _value(w, csr)[0]
-    return value if reduction == "sum" else value / max(num_edges, 1)
+        value = _value(w, _rows(graph, w))[0]
+    return value if reduction == "sum" else value / max(graph.num_edges, 1)
 
 
 @torch.no_grad()
@@ -157,15 +168,16 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
     w = as_rows(function, W)
     check_grad(function, grad, W)
     alpha = check_number(function, "alpha", alpha, signed=True)
-    csr, num_edges = _edges(function, graph, w)
-    count = 1 if reduction == "sum" else max(num_edges, 1)
+    graph = _prepare(function, graph, w)
+    count = 1 if reduction == "sum" else max(graph.num_edges, 1)
     rows = as_rows(function, grad)
     if needs_reference(w, rows):
-        edges = reference.ordered_edges(*csr)
+        edges = _reference_edges(graph, w)
         value = reference.graph_total_variation(w, *edges)
         part = reference.graph_total_variation_grad(w, *edges)
         rows.add_((alpha / count * part).to(rows.dtype))
     else:
+        csr = _rows(graph, w)
         value, pull = _value(w, csr)
         row_ptr, col, _, order = csr
         _ops.graph_add_(rows, w, row_ptr, col, pull, order, alpha / count)
@@ -221,7 +233,7 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
     tol = check_number(function, "tol", tol, positive=True)
     max_iter = check_count(function, "max_iter", max_iter, 1)
     w = as_rows(function, W)
-    graph = prepare_task_graph(function, graph, w, detach=not torch.is_grad_enabled())
+    graph = _prepare(function, graph, w)
     if wants_grad(w) or needs_reference(w):
         raise NotImplementedError(
             f"{function}: W must be a plain tensor that needs no gradient, got one to differentiate"
