@@ -19,7 +19,7 @@ PACKAGE = ROOT / "mtlfast"
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 MODULES = list(FILES)
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso"]
+REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph_total_variation"]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
@@ -192,7 +192,9 @@ def test_all_resolves():
             assert [n for n in module.__all__ if not hasattr(module, n)] == []
 
 
-FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_prox"))]
+FUNCTIONS = [
+    n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_variation", "_prox"))
+]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
