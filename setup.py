@@ -4,7 +4,8 @@ Every source in csrc/cpu is compiled once per instruction set and picked at run 
 csrc/cuda by nvcc where it is found, for use with any torch. Switches:
 MTLFAST_CUDA (auto, 0 or 1: must be built), MTLFAST_CUDA_ARCHS ("80,90"), MAX_JOBS (parallel
 compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR (warnings are
-errors), CXX, CUDA_HOME.
+errors, and so are register spills of CUDA kernels), MTLFAST_OBJECTS (a folder of object files that
+the next build uses again), CXX, CUDA_HOME.
 Without a C++ compiler the package installs without the compiled module and says so.
 """
 
@@ -166,7 +167,9 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
                 add(source, f"{source.stem}.{isa}", extra)
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
     if cuda:
-        strict = " -Werror all-warnings" if os.environ.get("MTLFAST_WERROR") else ""
+        strict = ""
+        if os.environ.get("MTLFAST_WERROR"):
+            strict = " -Werror all-warnings -Xptxas=-warn-spills,-Werror"
         command = f"{cuda.nvcc} {cuda.flags}{strict} $extra -MMD -MF $out.d -c $in -o $out"
         lines.append(
             f"rule compile_cuda\n  command = {command}\n  depfile = $out.d\n  deps = gcc\n"
@@ -187,7 +190,8 @@ class NinjaBuild(build_ext):
             print("mtlfast: no C++ compiler found; installing without the compiled module")
             return
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        temp = Path(self.build_temp).resolve() / "mtlfast"
+        kept = os.environ.get("MTLFAST_OBJECTS")
+        temp = Path(kept or f"{self.build_temp}/mtlfast").resolve()
         temp.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         include = [pybind11.get_include(), *dict.fromkeys(self.compiler.include_dirs)]

@@ -18,6 +18,7 @@ from mtlfast._checks import (
     write_rows_,
 )
 from mtlfast._graph_forms import prepare_task_graph
+from mtlfast._native import real_dtype
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
 from mtlfast.group_lasso import (
@@ -37,6 +38,7 @@ __all__ = [
     "GroupLasso",
     "PairwiseReg",
     "Regularizer",
+    "Ridge",
     "Sum",
     "TaskLinear",
     "TraceNorm",
@@ -323,11 +325,61 @@ class GroupLasso(Regularizer):
         return self.strength * group_lasso_add_grad_(grad, W, alpha=alpha * self.strength)
 
 
+class Ridge(Regularizer):
+    r"""``strength · ‖W‖_F²``, weight decay with its own strength: every task is pulled to zero.
+
+    The gradient is 2·strength·W, the prox W/(1 + 2·step·strength). Squares are summed in float64;
+    the value is float64 for float64 W, else float32.
+
+    Example:
+        >>> import torch
+        >>> from mtlfast.nn import Ridge
+        >>> W = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
+        >>> Ridge(strength=0.5)(W).item()
+        12.5
+        >>> Ridge(strength=0.5).prox(W, step=1.0)
+        tensor([[0.5000, 1.0000],
+                [1.0000, 2.0000]])
+    """
+
+    has_prox = True
+
+    def forward(self, W):
+        rows = as_rows("Ridge", W)
+        return (self.strength * rows.double().square().sum()).to(real_dtype(rows.dtype))
+
+    def prox(self, W, step):
+        step = check_number("Ridge.prox", "step", step)
+        rows = as_rows("Ridge.prox", W)
+        return rows_like(W, rows / (1 + 2 * step * self.strength))
+
+    @torch.no_grad()
+    def prox_(self, W, step):
+        step = check_number("Ridge.prox_", "step", step)
+        as_rows("Ridge.prox_", W)
+        check_writable("Ridge.prox_", "W", W)
+        for rows in W if isinstance(W, (list, tuple)) else [W]:
+            rows.div_(1 + 2 * step * self.strength)
+        return W
+
+    @torch.no_grad()
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        rows = as_rows("Ridge.add_grad_", W)
+        check_grad("Ridge.add_grad_", grad, W)
+        alpha = check_number("Ridge.add_grad_", "alpha", alpha, signed=True)
+        several = isinstance(W, (list, tuple))
+        for target, w in zip(grad, W, strict=True) if several else [(grad, W)]:
+            target.add_(w, alpha=2 * alpha * self.strength)
+        squares = torch.linalg.vector_norm(rows, dtype=torch.float64).square()
+        return (self.strength * squares).to(real_dtype(rows.dtype))
+
+
 class Sum(Regularizer):
     """The sum of regularizers, also written ``a + b`` or ``sum([a, b, c])``.
 
     Its prox is exact where one is known: for a single term with a prox, and for any number of
-    :class:`PairwiseReg` with at most one :class:`GraphReg`; ``has_prox`` tells.
+    :class:`PairwiseReg` with at most one :class:`GraphReg`, each also together with any number of
+    :class:`Ridge`; ``has_prox`` tells.
 
     Args:
         terms: an iterable of regularizers; a sum among them contributes its own terms.
@@ -363,10 +415,14 @@ class Sum(Regularizer):
 
     @property
     def has_prox(self):
-        if len(self.terms) == 1:
-            return self.terms[0].has_prox
-        kinds = [type(term) for term in self.terms]
+        rest = self._without_ridge()
+        if len(rest) <= 1:
+            return all(term.has_prox for term in rest)
+        kinds = [type(term) for term in rest]
         return kinds.count(PairwiseReg) >= len(kinds) - 1 and {*kinds} <= {PairwiseReg, GraphReg}
+
+    def _without_ridge(self):
+        return [term for term in self.terms if not isinstance(term, Ridge)]
 
     def forward(self, W):
         rows = as_rows("Sum", W)
@@ -378,11 +434,19 @@ class Sum(Regularizer):
             names = " + ".join(type(term).__name__ for term in self.terms)
             raise NotImplementedError(
                 f"Sum.prox: no exact prox is known for {names}; there is one for a single term "
-                "with a prox, and for any number of PairwiseReg with at most one GraphReg"
+                "with a prox, and for any number of PairwiseReg with at most one GraphReg, "
+                "each also with Ridge"
             )
         if len(self.terms) == 1:
             return self.terms[0].prox(W, step)
         step = check_number("Sum.prox", "step", step)
+        # Completing the square of ½‖Z − W‖² + step·r‖Z‖²: with s = 1 + 2·step·r, the prox of q and
+        # a ridge is that of q at W/s, with step/s.
+        terms = self._without_ridge()
+        if len(terms) < len(self.terms):
+            ridge = Ridge(sum(term.strength for term in self.terms if isinstance(term, Ridge)))
+            W, step = ridge.prox(W, step), step / (1 + 2 * step * ridge.strength)
+            return Sum(terms).prox(W, step) if terms else W
         # With C = I − 11ᵀ/K and the graph's Laplacian L, the prox of a·pairwise + b·graph solves
         # (I + 4Ka·C + 4b·L) Z = W. C and L both send the mean to 0, so it stays; on the rest C is
         # the identity, and dividing by s = 1 + 4Ka leaves (I + 4(b/s)·L) Z = W/s. Together:
@@ -404,8 +468,8 @@ class Sum(Regularizer):
     def add_grad_(self, grad, W, *, alpha=1.0):
         check_grad("Sum.add_grad_", grad, W)
         # what can still fail goes first, so that grad is unchanged if it does
-        safe = [term for term in self.terms if isinstance(term, PairwiseReg)]
-        terms = [term for term in self.terms if not isinstance(term, PairwiseReg)] + safe
+        safe = [term for term in self.terms if isinstance(term, (PairwiseReg, Ridge))]
+        terms = [term for term in self.terms if not isinstance(term, (PairwiseReg, Ridge))] + safe
         if len(terms) - len(safe) > 1:
             return super().add_grad_(grad, W, alpha=alpha)
         return torch.stack([term.add_grad_(grad, W, alpha=alpha) for term in terms]).sum()

@@ -27,7 +27,7 @@ LAYERS = [
     {"_proxes"},
     {"nn"},
     {"task_linear", *REGULARIZERS},
-    {"_graph_forms"},
+    {"_graph_forms", "_edge_dual"},
     {"task_graph", "_adjacency", "_neighbors"},
     {"_ops", "_config"},
     {"_native_cuda"},

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from mtlfast.gram import LowRank
-from mtlfast.nn import GramReg, GraphReg, PairwiseReg, Regularizer, Sum, TraceNorm
+from mtlfast.nn import (
+    GramReg,
+    GraphReg,
+    GroupLasso,
+    PairwiseReg,
+    Regularizer,
+    Ridge,
+    Sum,
+    TraceNorm,
+)
 from mtlfast.task_graph import TaskGraph
 
 K, D = 7, 3
@@ -82,6 +91,12 @@ CASES = {
         lambda: GramReg(LowRank(tasks(5)), 0.3),
         lambda W: 0.3 * (W.flatten(1) @ W.flatten(1).T - tasks(5) @ tasks(5).T).square().sum(),
     ),
+    "ridge": (lambda: Ridge(0.3), lambda W: 0.3 * W.square().sum()),
+    "sums with ridge": (
+        lambda: Ridge(0.3) + PairwiseReg(0.1) + GraphReg(A, 2.0) + Ridge(0.2),
+        lambda W: 0.5 * W.square().sum() + 0.1 * over_pairs(W, ONES) + 2 * over_pairs(W, A),
+    ),
+    "ridges": (lambda: Ridge(0.3) + Ridge(0.2), lambda W: 0.5 * W.square().sum()),
     "sum": (
         lambda: PairwiseReg(0.3) + GraphReg(A, 2.0) + PairwiseReg(1.0, "mean"),
         lambda W: (
@@ -131,6 +146,38 @@ def test_prox_is_stationary(name, step):
     heads = module.prox(tuple(W.view(K, 1, D)), step)
     assert isinstance(heads, tuple) and heads[0].shape == (1, D)
     torch.testing.assert_close(torch.cat(heads), Z.detach(), rtol=0, atol=1e-12)
+
+
+def test_ridge_with_one_other_term():
+    """W/s − Z is the other term's subgradient times step/s, s = 1 + 2·step·strength."""
+    W, step = tasks(), 0.7
+    for term in (GroupLasso(0.5), TraceNorm(0.5)):
+        both = Ridge(0.3) + term
+        assert both.has_prox
+        shrunk, s = W / (1 + 2 * step * 0.3), 1 + 2 * step * 0.3
+        torch.testing.assert_close(both.prox(W, step), term.prox(shrunk, step / s))
+        moved = W.clone()
+        both.prox_(moved, step)
+        assert torch.equal(moved, both.prox(W, step))
+    assert not (Ridge() + GroupLasso() + TraceNorm()).has_prox
+    assert not (Ridge() + GramReg(OMEGA)).has_prox
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_ridge_in_place(dtype):
+    W, module = tasks(dtype=dtype), Ridge(0.3)
+    grad, moved = torch.ones_like(W), W.clone()
+    value = module.add_grad_(grad, W, alpha=-2.0)
+    assert value.dtype == module(W).dtype == torch.float32
+    torch.testing.assert_close(value.double(), 0.3 * W.double().square().sum(), rtol=2e-7, atol=0)
+    torch.testing.assert_close(value, module(W), rtol=2e-7, atol=0)
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(grad.double(), 1 - 1.2 * W.double(), rtol=rounding, atol=rounding)
+    assert module.prox_(moved, 0.5) is moved
+    assert torch.equal(moved, module.prox(W, 0.5))
+    torch.testing.assert_close(moved.double(), W.double() / 1.3, rtol=rounding, atol=0)
+    with pytest.raises(ValueError, match=r"Ridge.prox_: W must have memory of its own"):
+        module.prox_(W[:1].expand(3, D), 0.5)
 
 
 @pytest.mark.parametrize("step", [0.5, 2.0])
