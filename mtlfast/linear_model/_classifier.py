@@ -21,9 +21,11 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
     Two classes are one such problem, with t = 1 for ``classes_[1]``; C > 2 classes are C of them,
     one class against the rest each.
 
-    Args, attributes, errors and cost are those of :class:`MultiTaskRegressor`, and further:
+    Args:
+        penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
+            unknown: as in :class:`MultiTaskRegressor`, and so is the cost.
 
-    Attributes:
+    Attributes: those of :class:`MultiTaskRegressor`, and:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
         coef_, intercept_: ``[K, d]`` and ``[K]`` for two classes, else ``[K, C, d]`` and
             ``[K, C]``.
