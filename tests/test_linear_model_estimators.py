@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from mtlfast import TaskGraph
-from mtlfast.linear_model import ConvergenceWarning, MultiTaskClassifier, MultiTaskRegressor
+from mtlfast.linear_model import (
+    ConvergenceWarning,
+    MultiTaskClassifier,
+    MultiTaskRegressor,
+    _classifier,
+    _estimators,
+)
 from mtlfast.nn import GraphReg, PairwiseReg, Ridge, TraceNorm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +86,7 @@ def test_estimator_checks(estimator, expected):
 def test_without_a_penalty_each_task_is_fitted_by_itself():
     model = fitted(None)
     for k in range(K):
-        here = TASK == k
+        here = k == TASK
         A = np.column_stack([X[here], np.ones(here.sum())])
         w = np.linalg.lstsq(A, Y[here], rcond=None)[0]
         close(model.coef_[k], w[:-1])
@@ -95,7 +101,7 @@ def test_ridge_is_scikit_learns(intercept):
     sklearn = pytest.importorskip("sklearn.linear_model", reason="needs scikit-learn")
     model = fitted(Ridge(0.7), fit_intercept=intercept)
     for k in range(K):  # ½ of the squares here: alpha is twice the strength
-        other = sklearn.Ridge(alpha=1.4, fit_intercept=intercept).fit(X[TASK == k], Y[TASK == k])
+        other = sklearn.Ridge(alpha=1.4, fit_intercept=intercept).fit(X[k == TASK], Y[k == TASK])
         close(model.coef_[k], other.coef_)
         close(model.intercept_[k], other.intercept_)
 
@@ -133,7 +139,7 @@ def test_two_classes_are_scikit_learns_logistic_regression():
     model = MultiTaskClassifier(Ridge(0.5), **TIGHT).fit(X, SIGN, TASK)
     assert model.coef_.shape == (K, D)
     for k in range(K):
-        here = TASK == k
+        here = k == TASK
         other = sklearn.LogisticRegression(C=1.0, tol=1e-12, max_iter=10_000)
         other.fit(X[here], SIGN[here])
         close(model.coef_[k], other.coef_[0], 1e-5)
@@ -148,7 +154,7 @@ def test_several_classes_are_one_against_the_rest_each():
     assert model.classes_.tolist() == [0, 1, 2]
     assert model.coef_.shape == (K, 3, D)
     assert model.intercept_.shape == (K, 3)
-    parts = [MultiTaskClassifier(penalty, **TIGHT).fit(X, THIRDS == c, TASK) for c in range(3)]
+    parts = [MultiTaskClassifier(penalty, **TIGHT).fit(X, c == THIRDS, TASK) for c in range(3)]
     close(model.coef_, np.stack([part.coef_ for part in parts], 1))
     close(model.objective_, sum(part.objective_ for part in parts))
     odds = np.column_stack([part.predict_proba(X, TASK)[:, 1] for part in parts])
@@ -340,20 +346,46 @@ def test_classes_of_weight_zero_do_not_count():
 # Life as an estimator
 
 
-def test_a_warm_start_begins_at_the_last_coefficients():
-    model = MultiTaskRegressor(TraceNorm(3.0), warm_start=True, **TIGHT).fit(X, Y, TASK)
+def recorded(monkeypatch, module, name):
+    """The starts that a solver is given from now on."""
+    starts, solver = [], getattr(module, name)
+
+    def spy(*args, start=None, **settings):
+        starts.append(start)
+        return solver(*args, start=start, **settings)
+
+    monkeypatch.setattr(module, name, spy)
+    return starts
+
+
+def test_a_warm_start_begins_at_the_last_coefficients(monkeypatch):
+    starts = recorded(monkeypatch, _estimators, "fit_squares")
+    model = MultiTaskRegressor(PairwiseReg(0.01), warm_start=True, **TIGHT).fit(X, Y, TASK)
     cold, coef = model.n_iter_, model.coef_
     model.fit(X, Y, TASK)
     assert model.n_iter_ < cold
     close(model.coef_, coef)
-    model.fit(X, Y, TASK + 1)  # other tasks: from nothing
+    model.fit(X, Y, TASK + 1)
     assert model.n_iter_ == cold
-    for y in (SIGN, THIRDS):
-        classes = MultiTaskClassifier(TraceNorm(1.0), warm_start=True, **TIGHT).fit(X, y, TASK)
-        cold, coef = classes.n_iter_, classes.coef_
-        classes.fit(X, y, TASK)
-        assert classes.n_iter_ < cold
-        close(classes.coef_, coef, 1e-4)
+    first, second, other_tasks = starts
+    assert first is None
+    np.testing.assert_array_equal(second, coef)
+    assert other_tasks is None
+
+
+@pytest.mark.parametrize("labels", [SIGN, THIRDS], ids=["two classes", "three"])
+def test_a_warm_start_of_a_classifier(labels, monkeypatch):
+    starts = recorded(monkeypatch, _classifier, "fit_logistic")
+    model = MultiTaskClassifier(Ridge(1.0), warm_start=True, **TIGHT).fit(X, labels, TASK)
+    count, coef, intercept = len(starts), model.coef_, model.intercept_
+    assert starts == [None] * count
+    model.fit(X, labels, TASK)
+    close(model.coef_, coef)
+    for c, start in enumerate(starts[count:]):
+        np.testing.assert_array_equal(start[0], coef if count == 1 else coef[:, c])
+        np.testing.assert_array_equal(start[1], intercept if count == 1 else intercept[:, c])
+    model.fit(X, labels == labels[0], TASK)  # other classes
+    assert starts[-1] is None
 
 
 def test_a_fit_that_stops_early_says_so():
@@ -397,13 +429,15 @@ def test_pipelines_and_searches_pass_the_tasks_on():
     with sklearn.config_context(enable_metadata_routing=True):
         model = MultiTaskRegressor(tasks=range(K))
         model.set_fit_request(task_ids=True, sample_weight=False)
-        model.set_score_request(task_ids=True, sample_weight=False)
+        model.set_score_request(task_ids=True, sample_weight=True)
         model.set_predict_request(task_ids=True)
         pipe = make_pipeline(StandardScaler(), model)
         grid = {"multitaskregressor__penalty": [PairwiseReg(1e4), PairwiseReg(0.01)]}
         search = GridSearchCV(pipe, grid, cv=3).fit(X, Y, task_ids=TASK)
         assert search.best_params_["multitaskregressor__penalty"].strength == 0.01
-        assert search.predict(X, task_ids=TASK).shape == Y.shape
+        best = search.best_estimator_
+        assert best.predict(X, task_ids=TASK).shape == Y.shape
+        assert best.score(X, Y, task_ids=TASK) > 0.9
 
 
 WITHOUT = """
@@ -481,7 +515,7 @@ def test_a_bad_row_is_named():
     )
     with pytest.raises(ValueError, match=words):
         MultiTaskRegressor().fit(bad, Y, TASK)
-    with pytest.raises(ValueError, match="MultiTaskRegressor.predict: X has 2 features, but"):
+    with pytest.raises(ValueError, match=r"MultiTaskRegressor\.predict: X has 2 features, but"):
         fitted(None).predict(X[:, :2], TASK)
 
 

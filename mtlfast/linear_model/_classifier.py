@@ -7,8 +7,8 @@ import torch
 
 from mtlfast.linear_model._base import ClassifierMixin
 from mtlfast.linear_model._data import Problem, one_column, read_features, read_weights
-from mtlfast.linear_model._fit import fit_logistic
 from mtlfast.linear_model._labels import factorize, label_array
+from mtlfast.linear_model._logistic import fit_logistic
 from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
 
 
