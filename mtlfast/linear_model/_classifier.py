@@ -38,9 +38,7 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
     all rows together. Without a penalty, data that can be separated have no optimum, and the fit
     ends with a ConvergenceWarning.
 
-    scikit-learn's estimator checks pass, but for those that ask for the same coefficients twice
-    when there is no penalty: the two of weights against repeated rows fit 15 rows of 30 features,
-    which are separable.
+    All of scikit-learn's estimator checks pass, but the one of the array API, which does not apply.
 
     Example:
         >>> import numpy as np

@@ -104,7 +104,8 @@ def read_features(function, X, device=None, min_rows=1):
 
     Raises:
         TypeError: entries that are no real numbers, sparse tensors.
-        ValueError: not 2-D, no rows, no features, complex numbers, NaN or Inf.
+        ValueError: not 2-D, no rows, no features, complex numbers, NaN or Inf; no such device.
+        NotImplementedError: a sparse X on another device than the CPU.
     """
     if sparse is not None and sparse.issparse(X):
         values, is_torch, dtype, home = _read_sparse(function, X), False, torch.float64, "cpu"
@@ -131,9 +132,13 @@ def read_features(function, X, device=None, min_rows=1):
             "of 1 is required."
         )
     _check_finite_rows(function, values)
-    device = torch.device(home if device is None else device)
+    device = _read_device(function, home if device is None else device)
     if isinstance(values, torch.Tensor):
         values = values.to(device)
+    elif device.type != "cpu":
+        raise NotImplementedError(
+            f"{function}: device must be the CPU for a sparse X, got {device}"
+        )
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float64
     return Features(values, is_torch, dtype, device, feature_names(X))
 
@@ -194,6 +199,13 @@ def _stable_order(codes, num_tasks):
         digit = ((codes >> shift) & 0xFFFF).astype(np.uint16)[low]
         low = low[np.argsort(digit, kind="stable")]
     return low
+
+
+def _read_device(function, device):
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{function}: device must be one of torch's, got {device!r}") from None
 
 
 def _read_vector(function, argument, values, features):

@@ -120,9 +120,10 @@ class MultiTaskRegressor(SquaresModel):
     the intercept; it gets a coefficient of 0 from a penalty that wants it small.
 
     Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
-    and y alone. All of scikit-learn's estimator checks pass, with a :class:`mtlfast.nn.Ridge` or
-    without. ``task_ids`` goes through pipelines and searches by metadata routing,
-    ``set_fit_request(task_ids=True)``; then give ``tasks``, for a fold may lack some.
+    and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which
+    does not apply: tensors are taken as they are. ``task_ids`` goes through pipelines and searches
+    by metadata routing, ``set_fit_request(task_ids=True)``; then give ``tasks``, for a fold may
+    lack some.
 
     Cost: O(N d²) time for the statistics of a dense X and O(K d²) memory; then the solver's.
     Deterministic: the same bits on every run with the same number of threads.

@@ -191,9 +191,9 @@ def read_tasks(function, task_ids, tasks, terms, num_rows):
 def _num_nodes(terms):
     """The number of tasks that a graph among the terms says, None without one."""
     for term in terms:
-        count = getattr(getattr(term, "graph", None), "num_tasks", None)
-        if count is not None:
-            return count
+        graph = getattr(term, "graph", None)  # a TaskGraph or a matrix
+        if graph is not None:
+            return graph.num_tasks if hasattr(graph, "num_tasks") else len(graph)
     return None
 
 
