@@ -17,6 +17,7 @@ from mtlfast.group_lasso import (
     group_lasso_prox_,
 )
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
+from mtlfast.relations import relations
 from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
@@ -45,6 +46,7 @@ __all__ = [
     "pairwise_prox",
     "pairwise_prox_",
     "pairwise_reg",
+    "relations",
     "release_memory",
     "show_config",
     "trace_norm",

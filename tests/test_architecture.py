@@ -26,7 +26,8 @@ REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
     {"linear_model"},
-    {"optim"},
+    {"optim", "relations"},
+    {"_clusters", "_relations_plot", "_relations_input"},
     {"_proxes"},
     {"nn"},
     {"task_linear", *REGULARIZERS},
