@@ -6,23 +6,26 @@ import inspect
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import mtlfast
-from mtlfast import _columns, _native, _native_cuda, _tiles, reference
+from mtlfast import _columns, _native, _native_cuda, _tiles, linear_model, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 MODULES = list(FILES)
+LINEAR_MODEL = {path.stem: path for path in sorted((PACKAGE / "linear_model").glob("*.py"))}
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso"]
+REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph_total_variation"]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
+    {"linear_model"},
     {"optim", "relations"},
     {"_clusters", "_relations_plot", "_relations_input"},
     {"_proxes"},
@@ -39,9 +42,24 @@ LAYERS = [
     {"_C"},
 ]
 
+# The same inside mtlfast/linear_model.
+LINEAR_MODEL_LAYERS = [
+    {"__init__"},
+    {"_selection"},
+    {"_estimators", "_classifier"},
+    {"_model", "_folds"},
+    {"_logistic"},
+    {"_fit"},
+    {"_quadratic", "_splitting"},
+    {"_statistics", "_penalties", "_progress"},
+    {"_data", "_labels"},
+    {"_names"},
+    {"_base"},
+]
 
-def imports_of(path):
-    """Names of the mtlfast modules that a file imports, and of all other top packages."""
+
+def imports_of(path, package="mtlfast"):
+    """Names of a package's modules that a file imports, and of all other top packages."""
     own, foreign = set(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -52,21 +70,22 @@ def imports_of(path):
         else:
             continue
         for name in names:
-            top, *rest = name.split(".")
-            if top == "mtlfast":
-                own.add(rest[0] if rest else "")
+            if name == package or name.startswith(package + "."):
+                own.add(name.removeprefix(package).lstrip(".").split(".")[0])
             else:
-                foreign.add(top)
+                foreign.add(name.split(".")[0])
     return own, foreign
 
 
-def layer_of(module):
-    return next(k for k, layer in enumerate(LAYERS) if module in layer)
+def layer_of(module, layers=LAYERS):
+    return next(k for k, layer in enumerate(layers) if module in layer)
 
 
 def test_import_arrows():
     """Only downwards, without cycles, and never through the package itself."""
     arrows = {m: imports_of(path)[0] for m, path in FILES.items()}
+    rooms = [imports_of(path)[0] for path in LINEAR_MODEL.values()]
+    arrows["linear_model"] = set().union(*rooms) - {"linear_model"}
     for module, others in arrows.items():
         assert "" not in others, f"{module} imports the package from inside"
         for other in others:
@@ -75,9 +94,28 @@ def test_import_arrows():
     tuple(graphlib.TopologicalSorter(arrows).static_order())
 
 
+def test_import_arrows_of_the_linear_models():
+    inside = {m: imports_of(path, "mtlfast.linear_model")[0] for m, path in LINEAR_MODEL.items()}
+    for module, others in inside.items():
+        for other in others:
+            here, there = (layer_of(name, LINEAR_MODEL_LAYERS) for name in (module, other))
+            assert there >= here, f"linear_model: {module} → {other}"
+    tuple(graphlib.TopologicalSorter(inside).static_order())
+
+
 def test_every_module_has_a_layer():
-    free = set(MODULES) - set().union(*LAYERS)
-    assert not free, f"modules without a place in the import arrows: {sorted(free)}"
+    for modules, layers in ((MODULES, LAYERS), (LINEAR_MODEL, LINEAR_MODEL_LAYERS)):
+        free = set(modules) - set().union(*layers)
+        assert not free, f"modules without a place in the import arrows: {sorted(free)}"
+
+
+def test_the_linear_models_are_imported_by_those_who_use_them():
+    """They bring in scikit-learn where it is installed, which takes longer than mtlfast itself."""
+    code = "import sys, mtlfast; print(*{'sklearn', 'mtlfast.linear_model'} & {*sys.modules})"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.split() == []
 
 
 @pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.name)
@@ -88,13 +126,15 @@ def test_reference_imports_torch_only(path):
 
 
 def test_the_compiled_module_has_one_importer():
-    importers = [m for m in MODULES if "_C" in imports_of(PACKAGE / f"{m}.py")[0]]
+    files = FILES | LINEAR_MODEL
+    importers = [m for m, path in files.items() if "_C" in imports_of(path)[0]]
     assert importers == ["_native"]
 
 
 def test_private_torch_lives_in_compat():
     private = re.compile(r"torch\._C\b|forward_ad\._|torch\._(?!dynamo)")
-    users = {m for m in MODULES if private.search((PACKAGE / f"{m}.py").read_text())}
+    files = FILES | LINEAR_MODEL
+    users = {m for m, path in files.items() if private.search(path.read_text())}
     assert users <= {"_compat", "_config"}  # _config only tells torch's build
 
 
@@ -187,13 +227,19 @@ def test_a_regularizer_has_its_file_in_each_room(name):
 
 
 def test_all_resolves():
-    for module in (mtlfast, *(getattr(mtlfast, m, None) for m in ("nn", "optim"))):
+    for module in (
+        mtlfast,
+        linear_model,
+        *(getattr(mtlfast, m, None) for m in ("nn", "optim")),
+    ):
         if module is not None:
             assert module.__all__ == sorted(set(module.__all__), key=module.__all__.index)
             assert [n for n in module.__all__ if not hasattr(module, n)] == []
 
 
-FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_prox"))]
+FUNCTIONS = [
+    n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_variation", "_prox"))
+]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -209,9 +255,17 @@ def test_public_names_are_documented(name):
     assert inspect.getdoc(getattr(mtlfast, name))
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("name", linear_model.__all__)
+def test_public_names_of_the_linear_models_are_documented(name):
+    text = inspect.getdoc(getattr(linear_model, name))
+    assert text
+    if not name.endswith("Warning"):
+        assert [s for s in ("Args:", "Raises", ">>> ") if s not in text] == []
+
+
+@pytest.mark.parametrize("module", [*MODULES, *LINEAR_MODEL])
 def test_the_package_is_silent(module):
-    tree = ast.parse(FILES[module].read_text())
+    tree = ast.parse((FILES | LINEAR_MODEL)[module].read_text())
     assert ast.get_docstring(tree), "a module says what it is for"
     for node in ast.walk(tree):
         assert not isinstance(node, ast.Assert), f"{module}:{node.lineno}: assert is no check"

@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
-    f"mtlfast.{path.stem}" for path in (ROOT / "mtlfast").glob("*.py") if path.stem != "__init__"
+    ".".join([*folder.split("/"), path.stem])
+    for folder in ("mtlfast", "mtlfast/linear_model")
+    for path in (ROOT / folder).glob("*.py")
+    if path.stem != "__init__"
 )
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
 FENCE = r"^```python\n(.*?)^```\n(?:\n^```\n(.*?)^```)?"  # code, and what it prints where shown

@@ -1,0 +1,208 @@
+"""The classifier: logistic regressions, one for two classes, else one class against the rest."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mtlfast.linear_model._base import ClassifierMixin
+from mtlfast.linear_model._data import Problem, one_column, read_features, read_weights
+from mtlfast.linear_model._labels import factorize, label_array
+from mtlfast.linear_model._logistic import fit_logistic
+from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
+
+
+class MultiTaskClassifier(ClassifierMixin, TaskModel):
+    r"""K logistic regressions under task-relation penalties, fitted together to the optimum.
+
+    .. math:: \min_{W, b} \sum_k \sum_{r \in k} s_r \log(1 + e^{-t_r (x_r \cdot w_k + b_k)})
+              + \sum_p R_p(W), \qquad t_r = \pm 1
+
+    Two classes are one such problem, with t = 1 for ``classes_[1]``; C > 2 classes are C of them,
+    one class against the rest each.
+
+    Args:
+        penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
+            unknown: as in :class:`MultiTaskRegressor`, and so is the cost.
+
+    Attributes: those of :class:`MultiTaskRegressor`, and:
+        classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
+        coef_, intercept_: ``[K, d]`` and ``[K]`` for two classes, else ``[K, C, d]`` and
+            ``[K, C]``.
+        objective_: the sum over the C problems; ``gap_`` and ``n_iter_``: their largest.
+
+    Raises (in ``fit``):
+        ValueError: y is continuous, or all rows are of one class.
+
+    A task whose rows are all of one class has no finite intercept of its own: it takes that of
+    all rows together. Without a penalty, data that can be separated have no optimum, and the fit
+    ends with a ConvergenceWarning.
+
+    All of scikit-learn's estimator checks pass, but the one of the array API, which does not apply.
+
+    Example:
+        >>> import numpy as np
+        >>> from mtlfast.linear_model import MultiTaskClassifier
+        >>> from mtlfast.nn import PairwiseReg, Ridge
+        >>> X = np.array([[0.0], [1.0], [2.0], [3.0], [1.0], [2.0]])
+        >>> y = ["no", "no", "yes", "yes", "no", "yes"]
+        >>> person = [7, 7, 7, 7, 9, 9]
+        >>> model = MultiTaskClassifier([Ridge(0.1), PairwiseReg(1.0)]).fit(X, y, person)
+        >>> model.predict([[0.0], [3.0]], [9, 9])
+        array(['no', 'yes'], dtype='<U3')
+        >>> model.predict_proba([[1.5]], [7]).round(2)
+        array([[0.5, 0.5]])
+
+    Source: Evgeniou and Pontil, Regularized multi-task learning, KDD 2004.
+    """
+
+    def fit(self, X, y, task_ids=None, sample_weight=None):
+        """Fits all tasks together; see :meth:`MultiTaskRegressor.fit`.
+
+        Args:
+            y: ``[N]`` labels of classes: integers, strings, any hashable type that sorts.
+        """
+        return self._fit_path([self.penalty], X, y, task_ids, sample_weight)[0]
+
+    def _fit_path(self, grid, X, y, task_ids, sample_weight, copies=None):
+        """One fit for each penalty, kept in ``copies`` or in itself."""
+        function = self._function("fit")
+        self._check_settings(function)
+        features = read_features(function, X, self.device)
+        terms = read_penalties(function, grid, features.device)
+        tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        weight = read_weights(function, sample_weight, features)
+        classes, target = _read_classes(function, y, len(features), weight)
+        target = torch.from_numpy(target).to(features.device, torch.float64)
+        problem = Problem(features, target, weight, tasks, codes)
+        parts = _against_the_rest(problem.rows(), len(classes))
+        starts = self._starts(problem, classes)
+        models = []
+        for model, some in zip(copies or [self], terms, strict=True):
+            fits = [
+                fit_logistic(
+                    function, rows, some, start=start, fit_intercept=self.fit_intercept,
+                    **self._solver_settings(),
+                )
+                for rows, start in zip(parts, starts, strict=True)
+            ]  # fmt: skip
+            models.append(model._keep(function, problem, classes, fits))
+            starts = [(fit.coef, fit.intercept) for fit in fits]
+        return models
+
+    def _starts(self, problem, classes):
+        """A start for each of the C problems, or for the one of two classes."""
+        several = [] if len(classes) == 2 else [len(classes)]
+        start = self._start(problem, *several)
+        if start is None or not np.array_equal(self.classes_, classes):
+            return [None] * (several or [1])[0]
+        if not several:
+            return [tuple(start)]
+        return [tuple(part[:, c].contiguous() for part in start) for c in range(len(classes))]
+
+    def _keep(self, function, problem, classes, fits):
+        """The attributes of a fitted classifier."""
+        self._remember(problem)
+        self.classes_ = classes
+        for name in ("coef", "intercept"):
+            parts = [getattr(fit, name) for fit in fits]
+            whole = torch.stack(parts, 1) if len(parts) > 1 else parts[0]
+            setattr(self, name + "_", self._give(problem.features, whole))
+        self._keep_fits(function, fits)
+        return self
+
+    def decision_function(self, X, task_ids=None):
+        """``x·w_k + b_k``: ``[N]`` for two classes, > 0 for ``classes_[1]``; else ``[N, C]``."""
+        return self._give_rows(*self._affine("decision_function", X, task_ids))
+
+    def predict(self, X, task_ids=None):
+        """The label of the most probable class for each row, ``[N]``.
+
+        A tensor where X is one and labels are numbers, else a NumPy array.
+        """
+        features, scores = self._affine("predict", X, task_ids)
+        return self._labels_of(features, scores)
+
+    def predict_proba(self, X, task_ids=None):
+        """Probabilities ``[N, C]`` that add up to 1 in each row.
+
+        For C > 2 classes the C logistic functions are divided by their sum.
+        """
+        features, scores = self._affine("predict_proba", X, task_ids)
+        return self._give_rows(features, _log_probabilities(scores).exp())
+
+    def predict_log_proba(self, X, task_ids=None):
+        """Logarithms of :meth:`predict_proba`, finite where probabilities underflow."""
+        features, scores = self._affine("predict_log_proba", X, task_ids)
+        return self._give_rows(features, _log_probabilities(scores))
+
+    def score(self, X, y, task_ids=None, sample_weight=None):
+        """The share of rows, by weight, whose class is predicted."""
+        features, scores = self._affine("score", X, task_ids)
+        function = self._function("score")
+        y = label_array(function, "y", one_column(function, y, len(features)))
+        weight = read_weights(function, sample_weight, features)
+        right = torch.from_numpy(self.classes_[_best(scores)] == y).to(torch.float64)
+        if weight is None:
+            return float(right.mean())
+        weight = weight.cpu()
+        return float((weight * right).sum() / weight.sum())
+
+    def _labels_of(self, features, scores):
+        labels = self.classes_[_best(scores)]
+        if features.is_torch and labels.dtype.kind in "iufb":
+            return torch.from_numpy(labels).to(features.device)
+        return labels
+
+
+def _read_classes(function, y, num_rows, weight):
+    """(sorted labels ``[C]`` of rows that count, C ≥ 2; codes ``[N]``, any for other rows)."""
+    y = one_column(function, y, num_rows)
+    array = label_array(function, "y", y)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{function}: Complex data not supported, y must hold labels of classes")
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(
+                f"{function}: y must be finite, without NaN or inf, got {array[row]} at row {row}"
+            )
+        broken = array != np.round(array)
+        if broken.any():
+            row = int(broken.argmax())
+            raise ValueError(
+                f"{function}: y must hold labels of classes, got {array[row]} at row {row}. "
+                "Unknown label type: continuous"
+            )
+    classes, codes = factorize(function, "y", y)
+    if weight is not None:
+        counted = np.bincount(codes[(weight > 0).cpu().numpy()], minlength=len(classes)) > 0
+        classes, codes = classes[counted], (np.cumsum(counted) - 1)[codes].clip(min=0)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{function}: y must hold at least two classes, got one class, {classes.tolist()[0]!r}"
+        )
+    return classes, codes
+
+
+def _against_the_rest(rows, num_classes):
+    """The problems to solve, with y in {0, 1}: one for two classes, else one for each class."""
+    if num_classes == 2:
+        return [rows]
+    return [replace(rows, y=(rows.y == code).to(torch.float64)) for code in range(num_classes)]
+
+
+def _log_probabilities(scores):
+    """Logarithms ``[N, C]`` from scores ``[N]`` of two classes, or ``[N, C]``."""
+    if scores.dim() == 1:
+        scores = torch.stack([-scores, scores], 1)
+        return torch.nn.functional.logsigmoid(scores)
+    logs = torch.nn.functional.logsigmoid(scores)
+    return logs - logs.logsumexp(1, keepdim=True)
+
+
+def _best(scores):
+    """The place of the most probable class, as a NumPy array."""
+    best = (scores > 0).long() if scores.dim() == 1 else scores.argmax(1)
+    return best.cpu().numpy()

@@ -1,0 +1,175 @@
+"""The regressor, with scikit-learn's conventions."""
+
+import torch
+
+from mtlfast.linear_model._base import RegressorMixin
+from mtlfast.linear_model._data import Problem, read_features, read_target, read_weights
+from mtlfast.linear_model._fit import fit_squares, squares
+from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
+
+
+class SquaresModel(RegressorMixin, TaskModel):
+    """Prediction and score of a least-squares fit; subclasses choose the penalty."""
+
+    def predict(self, X, task_ids=None):
+        """Predictions ``x·w_k + b_k``, ``[N]``.
+
+        Args:
+            X: ``[N, d]``, in any of the forms that ``fit`` takes.
+            task_ids: the task of each row; may be None for a model of one task.
+
+        Returns:
+            A tensor for a tensor, else a NumPy array; in the dtype of ``coef_``.
+
+        Raises:
+            ValueError: a task that ``fit`` did not know, unless ``unknown="mean"``; X that does
+                not fit; before ``fit``.
+
+        Cost: O(N d). Deterministic: the same bits on every run.
+        """
+        return self._give_rows(*self._affine("predict", X, task_ids))
+
+    def score(self, X, y, task_ids=None, sample_weight=None):
+        """R² of the predictions, as ``sklearn.metrics.r2_score``: 1 for a perfect fit.
+
+        Sums go over the rows of all tasks, and the mean of y is the mean of all rows. A constant
+        y gives 1 where it is met exactly and 0 else; a single row gives NaN.
+        """
+        features, predicted = self._affine("score", X, task_ids)
+        function = self._function("score")
+        y = read_target(function, y, features)
+        weight = read_weights(function, sample_weight, features)
+        weight = torch.ones_like(y) if weight is None else weight
+        if len(y) < 2:
+            return float("nan")
+        residual = (weight * (y - predicted).square()).sum()
+        total = (weight * (y - (weight * y).sum() / weight.sum()).square()).sum()
+        if total == 0:
+            return float(residual == 0)
+        return float(1 - residual / total)
+
+    def _read(self, function, grid, X, y, task_ids, sample_weight):
+        """The checked problem, and a list of terms for each penalty of the grid."""
+        self._check_settings(function)
+        features = read_features(function, X, self.device)
+        terms = read_penalties(function, grid, features.device)
+        tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        y = read_target(function, y, features)
+        weight = read_weights(function, sample_weight, features)
+        return Problem(features, y, weight, tasks, codes), terms
+
+    def _fits(self, function, rows, grid, start=None):
+        """One fit for each list of terms, with statistics in common, each from the one before."""
+        statistics = squares(rows, self.fit_intercept)
+        for terms in grid:
+            settings = self._solver_settings()
+            fit = fit_squares(function, statistics, terms, start=start, **settings)
+            start = fit.coef
+            yield fit
+
+    def _keep(self, function, problem, fit):
+        """The attributes of a fitted regressor."""
+        self._remember(problem)
+        self.coef_ = self._give(problem.features, fit.coef)
+        self.intercept_ = self._give(problem.features, fit.intercept)
+        self._keep_fits(function, [fit])
+        return self
+
+
+class MultiTaskRegressor(SquaresModel):
+    r"""K linear regressions under task-relation penalties, fitted together to the optimum.
+
+    .. math:: \min_{W, b} \sum_k \tfrac12 \sum_{r \in k} s_r (y_r - x_r \cdot w_k - b_k)^2
+              + \sum_p R_p(W)
+
+    with a row of W for each task. Intercepts are not penalised.
+
+    Args:
+        penalty: a regularizer of :mod:`mtlfast.nn`, a sum or a list of them; None or [] fits each
+            task by itself. Which sums are solved is told by the error for one that is not.
+        fit_intercept: whether each task has an intercept; else ``intercept_`` is 0.
+        tol: relative optimality at which the solver stops, > 0.
+        max_iter: iterations at most; a ConvergenceWarning tells that they did not suffice.
+        solver: ``"auto"``, ``"cg"``, ``"fista"`` or ``"admm"``.
+        tasks: labels of all tasks, in the order of the rows of W and of the nodes of a graph.
+            By default the sorted labels that occur; with a graph of K nodes and integer labels in
+            [0, K), ``range(K)``. Needed where tasks without rows have other labels.
+        device: where torch computes; by default where X is.
+        dtype: of ``coef_``, float32 or float64; by default that of X where it is one of these,
+            else float64. Computation is in float64.
+        verbose: whether the solver shows a progress bar.
+        warm_start: whether ``fit`` starts from the last ``coef_`` where shapes and tasks agree.
+        unknown: what ``predict`` does with tasks that ``fit`` did not know: ``"error"``, or
+            ``"mean"``, the mean of ``coef_`` and ``intercept_`` over the tasks.
+
+    Attributes:
+        coef_, intercept_: ``[K, d]`` and ``[K]``; tensors where X was one, else NumPy arrays.
+        tasks_: NumPy array ``[K]`` of labels, in the order of the rows of ``coef_``.
+        objective_: the minimum found; ``gap_``: how far it may be from the optimum, relatively.
+        n_iter_, solver_: iterations, and the solver that was used.
+        n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
+
+    Raises (in ``fit``):
+        TypeError: entries that are no numbers, a penalty that is no regularizer.
+        ValueError: wrong shapes, NaN or Inf (the first such row is named), no rows, no features,
+            labels that are missing or not among ``tasks``, weights < 0 or all 0.
+        NotImplementedError: a sum of penalties that no solver takes; the text says what is missing.
+
+    A task without rows gets its coefficients from its relations, and the intercept with which it
+    predicts the mean of y at the mean of x over all rows. A constant feature is confounded with
+    the intercept; it gets a coefficient of 0 from a penalty that wants it small.
+
+    Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
+    and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which
+    does not apply: tensors are taken as they are. ``task_ids`` goes through pipelines and searches
+    by metadata routing, ``set_fit_request(task_ids=True)``; then give ``tasks``, for a fold may
+    lack some.
+
+    Cost: O(N d²) time for the statistics of a dense X and O(K d²) memory; then the solver's.
+    Deterministic: the same bits on every run with the same number of threads.
+
+    Example:
+        >>> import numpy as np
+        >>> from mtlfast.linear_model import MultiTaskRegressor
+        >>> from mtlfast.nn import PairwiseReg
+        >>> X = np.array([[0.0], [1.0], [2.0], [0.0], [1.0]])
+        >>> y = np.array([1.0, 3.0, 5.0, 0.0, 4.0])
+        >>> shops = ["north", "north", "north", "south", "south"]
+        >>> apart = MultiTaskRegressor().fit(X, y, shops)
+        >>> apart.coef_.ravel().round(3)                      # slopes of two separate fits
+        array([2., 4.])
+        >>> close = MultiTaskRegressor(PairwiseReg(0.25)).fit(X, y, shops)
+        >>> close.coef_.ravel().round(2)
+        array([2.29, 2.86])
+        >>> close.predict([[3.0]], ["south"]).shape
+        (1,)
+
+    Source: Evgeniou and Pontil, Regularized multi-task learning, KDD 2004.
+    """
+
+    def fit(self, X, y, task_ids=None, sample_weight=None):
+        """Fits all tasks together.
+
+        Args:
+            X: ``[N, d]`` finite numbers: a NumPy array, a tensor, a scipy.sparse matrix, a data
+                frame or lists. Rows in any order; sorted by task they are not copied.
+            y: ``[N]`` finite numbers.
+            task_ids: ``[N]`` labels of any hashable type that sorts: integers, strings, dates,
+                tuples, a pandas categorical, a tensor. None: one task.
+            sample_weight: ``[N]`` numbers ≥ 0, s_r above; rows of weight 0 count as not there.
+
+        Returns:
+            The estimator.
+        """
+        return self._fit_path([self.penalty], X, y, task_ids, sample_weight)[0]
+
+    def _fit_path(self, grid, X, y, task_ids, sample_weight, copies=None):
+        """One fit for each penalty, kept in ``copies`` or in itself."""
+        function = self._function("fit")
+        problem, terms = self._read(function, grid, X, y, task_ids, sample_weight)
+        start = self._start(problem)
+        fits = self._fits(function, problem.rows(), terms, start and start[0])
+        models = copies or [self]
+        return [
+            model._keep(function, problem, fit) for model, fit in zip(models, fits, strict=True)
+        ]

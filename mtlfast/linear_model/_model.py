@@ -1,0 +1,286 @@
+"""What regressor and classifier share: settings, tasks, prediction row by row."""
+
+import copy
+import warnings
+
+import numpy as np
+import torch
+
+from mtlfast._checks import check_number
+from mtlfast.linear_model._base import (
+    BaseEstimator,
+    ConvergenceWarning,
+    NotFittedError,
+    outside,
+)
+from mtlfast.linear_model._data import read_features
+from mtlfast.linear_model._fit import check_penalties
+from mtlfast.linear_model._labels import factorize, label_array, match
+from mtlfast.linear_model._names import check_features
+
+SOLVERS = ("auto", "cg", "fista", "admm")
+UNKNOWN = ("error", "mean")
+_BLOCK = 1 << 22  # coefficients that are gathered at a time
+
+
+class TaskModel(BaseEstimator):
+    """K linear models: subclasses define how they are fitted and what a prediction is."""
+
+    def __init__(
+        self, penalty=None, fit_intercept=True, tol=1e-6, max_iter=1000, solver="auto", tasks=None,
+        device=None, dtype=None, verbose=False, warm_start=False, unknown="error",
+    ):  # fmt: skip
+        self.penalty = penalty
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.solver = solver
+        self.tasks = tasks
+        self.device = device
+        self.dtype = dtype
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.unknown = unknown
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _function(self, method):
+        return f"{type(self).__name__}.{method}"
+
+    def _check_settings(self, function):
+        """The constructor's arguments but penalties, tasks and device."""
+        check_number(function, "tol", self.tol, positive=True)
+        if isinstance(self.max_iter, bool) or not hasattr(type(self.max_iter), "__index__"):
+            raise TypeError(
+                f"{function}: max_iter must be an int, got {type(self.max_iter).__name__}"
+            )
+        if self.max_iter < 1:
+            raise ValueError(f"{function}: max_iter must be >= 1, got {self.max_iter}")
+        for name, allowed in (("solver", SOLVERS), ("unknown", UNKNOWN)):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise ValueError(f"{function}: {name} must be one of {allowed}, got {value!r}")
+        read_dtype(function, self.dtype)
+
+    def _solver_settings(self):
+        return {
+            "tol": float(self.tol),
+            "max_iter": int(self.max_iter),
+            "solver": self.solver,
+            "verbose": self.verbose,
+        }
+
+    def _remember(self, problem):
+        """What ``predict`` checks against, of a fit that has succeeded."""
+        features = problem.features
+        self.tasks_ = problem.tasks
+        self.n_features_in_ = features.values.shape[1]
+        if features.names is not None:
+            self.feature_names_in_ = features.names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _give(self, features, tensor):
+        """Coefficients in the form of X and in the dtype asked for."""
+        dtype = read_dtype("", self.dtype) or features.dtype
+        tensor = tensor.to(dtype)
+        return tensor if features.is_torch else tensor.cpu().numpy()
+
+    def _start(self, problem, *classes):
+        """The last coefficients as float64, where ``warm_start`` is set and they fit."""
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        features = problem.features
+        shape = (len(problem.tasks), *classes, features.values.shape[1])
+        if tuple(self.coef_.shape) != shape or not np.array_equal(self.tasks_, problem.tasks):
+            return None
+        return [as_tensor(part).to(features.device) for part in (self.coef_, self.intercept_)]
+
+    def _keep_fits(self, function, fits):
+        """What one fit or one for each class tells of its solver, and a warning if need be."""
+        self.objective_ = sum(fit.objective for fit in fits)
+        self.gap_ = max(fit.gap for fit in fits)
+        self.n_iter_ = max(1, *(fit.n_iter for fit in fits))
+        self.solver_ = fits[0].solver
+        if not all(fit.converged for fit in fits):
+            warnings.warn(
+                f"{function}: stopped before tol={self.tol:g} was reached, with a gap of "
+                f"{self.gap_:.3g}; raise max_iter={self.max_iter} or tol",
+                ConvergenceWarning,
+                stacklevel=outside(),
+            )
+
+    def _affine(self, method, X, task_ids):
+        """(features, scores): x·w_k + b_k for each row, ``[N]`` or ``[N, C]``."""
+        function = self._function(method)
+        if not hasattr(self, "coef_"):
+            raise NotFittedError(f"{function}: this model is not fitted yet, call fit first")
+        features = read_features(function, X)
+        check_features(function, self, features)
+        codes = self._task_codes(function, task_ids, len(features))
+        codes = torch.from_numpy(codes).to(features.device)
+        coef, intercept = (
+            as_tensor(part).to(features.device) for part in (self.coef_, self.intercept_)
+        )
+        if self.unknown == "mean" and bool((codes < 0).any()):
+            codes = torch.where(codes < 0, len(coef), codes)
+            coef = torch.cat([coef, coef.mean(0, keepdim=True)])
+            intercept = torch.cat([intercept, intercept.mean(0, keepdim=True)])
+        return features, affine(features.values, codes, coef, intercept)
+
+    def _task_codes(self, function, task_ids, num_rows):
+        """The row of coef_ for each row of X; −1 for an unknown task where that is allowed."""
+        if task_ids is None:
+            if len(self.tasks_) != 1:
+                raise ValueError(
+                    f"{function}: task_ids must be given for a model of {len(self.tasks_)} tasks, "
+                    "got None"
+                )
+            return np.zeros(num_rows, dtype=np.int64)
+        labels, codes = factorize(function, "task_ids", task_ids, sort=False)
+        check_task_count(function, codes, num_rows)
+        codes = match(labels, self.tasks_)[codes]
+        if self.unknown == "error":
+            refuse_unknown(function, task_ids, codes, f"the {len(self.tasks_)} tasks of the fit")
+        return codes
+
+    def _give_rows(self, features, tensor):
+        """Predictions in the form of the X that was given, in the dtype of the coefficients."""
+        tensor = tensor.to(as_tensor(self.coef_, keep=True).dtype)
+        return tensor if features.is_torch else tensor.cpu().numpy()
+
+
+def read_penalties(function, grid, device):
+    """A list of terms for each penalty of a grid, on the device where they are needed."""
+    terms = [check_penalties(function, penalty) for penalty in grid]
+    if device.type != "cpu":
+        terms = [[copy.deepcopy(term).to(device) for term in some] for some in terms]
+    return terms
+
+
+def read_tasks(function, task_ids, tasks, terms, num_rows):
+    """(labels ``[K]`` in the order of the rows of W, codes ``[N]``), for terms of a grid."""
+    nodes = _num_nodes(term for some in terms for term in some)
+    if task_ids is None:
+        labels, codes = np.zeros(1, dtype=np.int64), np.zeros(num_rows, dtype=np.int64)
+        known = labels if tasks is None else _read_order(function, tasks)
+        if len(known) != 1 or (nodes or 1) != 1:
+            count = len(known) if len(known) != 1 else nodes
+            raise ValueError(f"{function}: task_ids must be given for {count} tasks, got None")
+        return known, codes
+    labels, codes = factorize(function, "task_ids", task_ids, sort=tasks is None)
+    check_task_count(function, codes, num_rows)
+    if tasks is not None:
+        known = _read_order(function, tasks)
+        codes = match(labels, known)[codes]
+        refuse_unknown(function, task_ids, codes, f"the {len(known)} labels of tasks")
+        labels = known
+    elif nodes is not None and _are_nodes(labels, nodes):
+        labels, codes = np.arange(nodes), labels.astype(np.int64)[codes]
+    if nodes is not None and nodes != len(labels):
+        raise ValueError(
+            f"{function}: tasks must name a task for each of the {nodes} nodes of the graph, "
+            f"got {len(labels)} tasks"
+        )
+    return labels, codes
+
+
+def _num_nodes(terms):
+    """The number of tasks that a graph among the terms says, None without one."""
+    for term in terms:
+        graph = getattr(term, "graph", None)  # a TaskGraph or a matrix
+        if graph is not None:
+            return graph.num_tasks if hasattr(graph, "num_tasks") else len(graph)
+    return None
+
+
+def _are_nodes(labels, nodes):
+    """Whether sorted labels are numbers of nodes of the graph."""
+    integers = labels.dtype.kind in "iu" and len(labels) > 0
+    return integers and labels[0] >= 0 and labels[-1] < nodes
+
+
+def _read_order(function, tasks):
+    """Distinct labels in the order given."""
+    labels, codes = factorize(function, "tasks", tasks, sort=False)
+    if not len(codes):
+        raise ValueError(f"{function}: tasks must hold at least one label, got none")
+    if len(labels) != len(codes):
+        repeated = int(np.flatnonzero(np.bincount(codes) > 1)[0])
+        label = labels[repeated : repeated + 1].tolist()[0]
+        raise ValueError(f"{function}: tasks must be distinct, got {label!r} more than once")
+    return labels[codes]
+
+
+def check_task_count(function, codes, num_rows):
+    if len(codes) != num_rows:
+        raise ValueError(
+            f"{function}: task_ids must have one entry for each of the {num_rows} rows of X, "
+            f"got {len(codes)}"
+        )
+
+
+def refuse_unknown(function, task_ids, codes, known):
+    unknown = codes < 0
+    if unknown.any():
+        row = int(unknown.argmax())
+        label = label_array(function, "task_ids", task_ids)[row : row + 1].tolist()[0]
+        raise ValueError(
+            f"{function}: task_ids must be among {known}, got {label!r} at position {row}"
+        )
+
+
+def read_dtype(function, dtype):
+    """A torch dtype from torch's, NumPy's or a name; None stays None."""
+    if dtype is None:
+        return None
+    if not isinstance(dtype, torch.dtype):
+        try:
+            dtype = getattr(torch, np.dtype(dtype).name, None)
+        except TypeError:
+            dtype = None
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{function}: dtype must be float32 or float64, got {dtype!r}")
+    return dtype
+
+
+def as_tensor(values, keep=False):
+    """Coefficients as a tensor: of float64, or as they are."""
+    tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
+    return tensor if keep else tensor.to(torch.float64)
+
+
+def affine(X, codes, coef, intercept):
+    """Σ_j X_rj coef[codes_r, ..., j] + intercept[codes_r], a block of rows at a time.
+
+    Args:
+        X: float64 tensor or CSR matrix ``[N, d]``.
+        codes: int64 tensor ``[N]``.
+        coef, intercept: ``[K, d]`` and ``[K]``, or ``[K, C, d]`` and ``[K, C]``.
+    """
+    scores = torch.empty(len(codes), *intercept.shape[1:], dtype=torch.float64, device=codes.device)
+    length = max(_BLOCK // max(coef[0].numel(), 1), 1)
+    for first in range(0, len(codes), length):
+        here = slice(first, first + length)
+        weights = coef.index_select(0, codes[here])
+        if isinstance(X, torch.Tensor):
+            products = weights.view(len(weights), -1, X.shape[1]) @ X[here].unsqueeze(2)
+            scores[here] = products.view(scores[here].shape)
+        else:
+            scores[here] = _sparse_products(X, here, weights)
+    return scores.add_(intercept.index_select(0, codes))
+
+
+def _sparse_products(X, here, weights):
+    """The products of the rows of a CSR matrix with a row of weights each."""
+    rows = X[here]
+    entries = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    row, column = torch.from_numpy(entries), torch.from_numpy(rows.indices.astype(np.int64))
+    data = torch.from_numpy(rows.data)
+    picked = weights.movedim(-1, 1)[row, column]  # [nnz] or [nnz, C]
+    data = data if picked.dim() == 1 else data.unsqueeze(1)
+    result = torch.zeros(rows.shape[0], *picked.shape[1:], dtype=torch.float64)
+    return result.index_add_(0, row, picked * data)
