@@ -67,11 +67,15 @@ def row(model, seconds, objective, **more):
 
 
 def school(tiny):
-    """The trace norm, and ρ ‖W (I − 11ᵀ/K)‖² = PairwiseReg(ρ / (2K)), to 1e-8."""
+    """The trace norm, and ρ ‖W (I − 11ᵀ/K)‖² = PairwiseReg(ρ / (2K)), to 1e-8.
+
+    On one thread: 139 × 28 numbers are too few for two, and LAPACK's would wait for each other.
+    """
     if not SCHOOL.is_file():
         return [{"name": "school", "skipped": f"no School data at {SCHOOL}"}]
     from scipy import io
 
+    torch.set_num_threads(1)
     cells = io.loadmat(SCHOOL)
     X = torch.from_numpy(np.concatenate([np.asarray(x, float) for x in cells["X"].ravel()]))
     y = torch.from_numpy(np.concatenate([np.asarray(v, float).ravel() for v in cells["Y"].ravel()]))
