@@ -180,6 +180,37 @@ void graph_prox(int type, Address w, Address row_ptr, Address col, Address weigh
        required<double>(residual), threads);
 }
 
+mtlfast::Pairs pairs(Address out_ptr, Address dst, Address in_ptr, Address in_edge, int64_t E) {
+  return {required<const int64_t>(out_ptr), required<const int32_t>(dst, E),
+          required<const int64_t>(in_ptr), required<const int64_t>(in_edge, E)};
+}
+
+void edge_dual_step(Address u, Address former, Address w, Address out_ptr, Address dst,
+                    Address in_ptr, Address in_edge, Address radius, Address length, int64_t K,
+                    int64_t d, int64_t E, double momentum, double scale, Address out,
+                    int threads) {
+  call(kernels->edge_dual_step, required<const double>(u, E), required<double>(former, E),
+       required<const double>(w), pairs(out_ptr, dst, in_ptr, in_edge, size(E)),
+       required<const double>(radius, E), optional<const double>(length), size(K), size(d),
+       momentum, scale, required<double>(out), threads);
+}
+
+void edge_dual_adjoint(Address u, Address out_ptr, Address dst, Address in_ptr, Address in_edge,
+                       int64_t K, int64_t d, int64_t E, Address out, int threads) {
+  call(kernels->edge_dual_adjoint, required<const double>(u, E),
+       pairs(out_ptr, dst, in_ptr, in_edge, size(E)), size(K), size(d), required<double>(out),
+       threads);
+}
+
+double edge_dual_value(Address w, Address out_ptr, Address dst, Address in_ptr, Address in_edge,
+                       Address radius, int64_t K, int64_t d, int64_t E, int threads) {
+  double value;
+  call(kernels->edge_dual_value, required<const double>(w),
+       pairs(out_ptr, dst, in_ptr, in_edge, size(E)), required<const double>(radius, E), size(K),
+       size(d), &value, threads);
+  return value;
+}
+
 void trace_norm_value(int type, Address w, int64_t B, int64_t m, int64_t n, Address value,
                       Address grad, int threads) {
   call(kernels->trace_norm_value, dtype(type), required(w), size(B), size(m), size(n),
@@ -425,6 +456,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("group_value", &group_value);
   m.def("group_prox", &group_prox);
   m.def("graph_prox", &graph_prox);
+  m.def("edge_dual_step", &edge_dual_step);
+  m.def("edge_dual_adjoint", &edge_dual_adjoint);
+  m.def("edge_dual_value", &edge_dual_value);
   m.def("trace_norm_value", &trace_norm_value);
   m.def("trace_norm_prox", &trace_norm_prox);
   py::class_<mtlfast::Memory>(m, "Memory", py::buffer_protocol())

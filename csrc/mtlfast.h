@@ -24,6 +24,15 @@ struct Graph {
   const int32_t* order = nullptr;  // [K], a permutation, or null
 };
 
+// Pairs (i, j), i < j, of linked tasks, sorted by i, then j: those of task i begin at out_ptr[i], and
+// in_edge names those that end at it from in_ptr[i] on, in their order.
+struct Pairs {
+  const int64_t* out_ptr;  // [K + 1]
+  const int32_t* dst;      // [E]
+  const int64_t* in_ptr;   // [K + 1]
+  const int64_t* in_edge;  // [E]
+};
+
 // One table per instruction set; filled by cpu/table.cpp, picked by cpu/dispatch.cpp.
 struct CpuKernels {
   const char* isa;
@@ -102,6 +111,22 @@ struct CpuKernels {
   void (*graph_prox)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, double step,
                      double tol, int64_t max_iter, void* out /*[K, d]*/, int64_t* status /*[2]*/,
                      double* residual /*[1]*/, int threads);
+
+  // former_e = the projection of v + length_e (w_i − w_j) on the ball of radius scale·radius_e, where
+  // v = u_e + momentum (u_e − former_e), and out = Dᵀ former: (Dᵀ U)_i = Σ u_e that begin at i −
+  // Σ u_e that end there. former may be u; a null length is 1 throughout.
+  void (*edge_dual_step)(const double* u /*[E, d]*/, double* former /*[E, d]*/,
+                         const double* w /*[K, d]*/, Pairs, const double* radius /*[E]*/,
+                         const double* length /*[E] or null*/, int64_t K, int64_t d,
+                         double momentum, double scale, double* out /*[K, d]*/, int threads);
+
+  // out = Dᵀ u.
+  void (*edge_dual_adjoint)(const double* u /*[E, d]*/, Pairs, int64_t K, int64_t d,
+                            double* out /*[K, d]*/, int threads);
+
+  // value = Σ_e radius_e ‖w_i − w_j‖.
+  void (*edge_dual_value)(const double* w /*[K, d]*/, Pairs, const double* radius /*[E]*/,
+                          int64_t K, int64_t d, double* value /*[1]*/, int threads);
 
   // For each of B matrices w_b = U diag(σ) Vᵀ, min(m, n) ≤ 64: value = Σ σ_i, and
   // grad = Σ_{σ_i > rank cut} u_i v_iᵀ, left out when grad is null. A matrix that holds NaN or Inf

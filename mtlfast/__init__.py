@@ -5,6 +5,11 @@ from mtlfast._config import build_info, show_config
 from mtlfast._native import FallbackWarning, release_memory
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_prox_, graph_reg
+from mtlfast.graph_total_variation import (
+    graph_total_variation,
+    graph_total_variation_add_grad_,
+    graph_total_variation_prox,
+)
 from mtlfast.group_lasso import (
     group_lasso,
     group_lasso_add_grad_,
@@ -12,6 +17,7 @@ from mtlfast.group_lasso import (
     group_lasso_prox_,
 )
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
+from mtlfast.relations import relations
 from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
@@ -27,6 +33,9 @@ __all__ = [
     "graph_prox",
     "graph_prox_",
     "graph_reg",
+    "graph_total_variation",
+    "graph_total_variation_add_grad_",
+    "graph_total_variation_prox",
     "group_lasso",
     "group_lasso_add_grad_",
     "group_lasso_prox",
@@ -37,6 +46,7 @@ __all__ = [
     "pairwise_prox",
     "pairwise_prox_",
     "pairwise_reg",
+    "relations",
     "release_memory",
     "show_config",
     "trace_norm",

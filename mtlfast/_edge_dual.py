@@ -8,30 +8,26 @@ where D takes W to its differences, (D W)_e = w_i − w_j. Splitting methods ste
 are easy to project on, and see W through D and its adjoint alone.
 """
 
+import weakref
+
 import torch
 
+from mtlfast import _native
 from mtlfast.task_graph import TaskGraph
 
 
 def _pairs(graph):
     """Both ends of every pair i < j, sorted, and s_ij = A_ij + A_ji in float64."""
-    if graph.is_groups:
-        size, device = graph.group_ptr.diff(), graph.device
-        # behind the m-th member of a group of n come n − 1 − m others
-        group = torch.arange(size.numel(), device=device).repeat_interleave(size)
-        position = torch.arange(graph.member.numel(), device=device)
-        behind = graph.group_ptr[1:][group] - 1 - position
-        first = position.repeat_interleave(behind)
-        start = behind.cumsum(0) - behind
-        second = torch.arange(first.numel(), device=device) - start[first] + first + 1
-        src, dst = graph.member[first], graph.member[second]
-        order = torch.argsort(src, stable=True)  # members of a group come in ascending order
-        weight = torch.full(src.shape, 2.0, dtype=torch.float64, device=device)
-        return src[order], dst[order], weight
     row = torch.arange(graph.num_tasks, device=graph.device)
     row = row.repeat_interleave(graph.row_ptr.diff())
     upper = graph.col > row
     return row[upper], graph.col[upper].long(), graph.weight_as(torch.float64)[upper]
+
+
+def _check_dense(*tensors):
+    for u in tensors:
+        if not u.is_contiguous():
+            raise ValueError(f"EdgeDual: U must be contiguous, got strides {list(u.stride())}")
 
 
 def _pointers(rows, num_tasks):
@@ -56,15 +52,17 @@ class EdgeDual:
         src, dst: int64 ``[E]``: the ends i < j of each pair, sorted by i, then j.
         radius: float64 ``[E]``.
 
-    W and U are contiguous float64. Sums over the edges of a task are taken in the order of the
-    edges, without atomics: the same bits on every run.
+    W and U are contiguous float64. On the CPU a step is a kernel, one pass over U and one that
+    gathers its rows by task; elsewhere it is made of torch calls. Sums over the edges of a task are
+    taken in the order of the edges, without atomics: the same bits on every run, and on the CPU
+    for any number of threads.
 
     Raises:
         ValueError: a pair has a negative weight.
     """
 
     def __init__(self, graph, num_features, device=None, *, strength=1.0, function="EdgeDual"):
-        graph = graph if device is None else graph.to(device)
+        graph = (graph if device is None else graph.to(device)).written_out()
         self.num_tasks, self.num_features = graph.num_tasks, num_features
         self.src, self.dst, weight = _pairs(graph)
         if weight.numel() and weight.min() < 0:
@@ -77,6 +75,13 @@ class EdgeDual:
         self._out_ptr = _pointers(self.src, self.num_tasks)
         self._in_ptr = _pointers(self.dst, self.num_tasks)
         self._in_edge = torch.argsort(self.dst, stable=True)
+        # the sums of the degrees at both ends of each pair, as a diagonal, dominate D Dᵀ
+        degree = self._out_ptr.diff() + self._in_ptr.diff()
+        self._length = 1.0 / (degree[self.src] + degree[self.dst]).double()
+        self._last = None  # a U, its version, and Dᵀ of it
+        native = self.radius.is_cpu and not _native.missing
+        parts = self._out_ptr, self.dst.int(), self._in_ptr, self._in_edge
+        self._pairs = parts if native else None
 
     @property
     def num_edges(self):
@@ -93,6 +98,8 @@ class EdgeDual:
 
     def adjoint(self, U):
         """Dᵀ U ``[K, d]``: the sum of U over the pairs that begin at i, minus those that end."""
+        if self._pairs is not None:
+            return _native.edge_dual_adjoint(U.contiguous(), self._pairs)
         if not U.numel():
             return U.new_zeros((self.num_tasks, self.num_features))
         begin = torch.segment_reduce(U, "sum", lengths=self._out_ptr.diff(), axis=0, unsafe=True)
@@ -102,24 +109,52 @@ class EdgeDual:
     def step_(self, U, W, scale=1.0):
         """U ← the projection of U + D W on the balls of radius ``scale·r_e``, in place.
 
-        Returns Dᵀ(2·U_new − U_old) ``[K, d]``, what a primal-dual step on W needs next.
+        Returns Dᵀ(2·U_new − U_old) ``[K, d]``, what a primal-dual step on W needs next. DᵀU_new is
+        kept for the next step from the same U, which then costs one pass less.
         """
-        moved = self.differences(W).add_(U)
-        self.project_(moved, scale)
-        reflected = torch.sub(moved, U, alpha=0.5).mul_(2)  # exact factors: 2·new − old
-        U.copy_(moved)
-        return self.adjoint(reflected)
+        old = self._known_adjoint(U)
+        new = self._move(U, U, W, None, 0.0, scale)
+        self._last = None if U.is_inference() else (weakref.ref(U), U._version, new)
+        return torch.sub(2 * new, old)
 
-    def project_(self, U, scale=1.0):
-        """U ← its projection on the balls of radius ``scale·r_e``, in place."""
-        length = torch.linalg.vector_norm(U, dim=1)
+    def _known_adjoint(self, U):
+        if self._last is not None and not U.is_inference():
+            former, version, adjoint = self._last
+            if former() is U and version == U._version:
+                return adjoint
+        return self.adjoint(U)
+
+    def advance_(self, U, former, W, momentum):
+        """One accelerated step of projected gradients on ½‖W₀ − DᵀU‖², into ``former``.
+
+        With V = U + momentum·(U − former), of which W = W₀ − DᵀV, ``former`` becomes the
+        projection of V + l·D W, l_e = 1/(sum of the degrees at both ends of e). Returns Dᵀ U_new.
+        """
+        return self._move(U, former, W, self._length, momentum, 1.0)
+
+    def _move(self, U, former, W, length, momentum, scale):
+        if self._pairs is not None:
+            _check_dense(U, former)
+            return _native.edge_dual_step(
+                U, former, W, self._pairs, self.radius, length, momentum, scale
+            )
+        moved = self.differences(W)
+        if length is not None:
+            moved.mul_(length[:, None])
+        moved.add_(U)
+        if momentum:
+            moved.add_(U, alpha=momentum).sub_(former, alpha=momentum)
+        norm = torch.linalg.vector_norm(moved, dim=1)
         radius = scale * self.radius
-        outside = length > radius
-        U.mul_(torch.where(outside, radius / torch.where(outside, length, 1.0), 1.0)[:, None])
-        return U
+        outside = norm > radius
+        moved.mul_(torch.where(outside, radius / torch.where(outside, norm, 1.0), 1.0)[:, None])
+        former.copy_(moved)
+        return self.adjoint(moved)
 
     def value(self, W):
         """Σ_e r_e ‖w_i − w_j‖ as a float."""
+        if self._pairs is not None:
+            return _native.edge_dual_value(W, self._pairs, self.radius)
         return float((self.radius * torch.linalg.vector_norm(self.differences(W), dim=1)).sum())
 
     def laplacian(self):

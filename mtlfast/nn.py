@@ -21,6 +21,11 @@ from mtlfast._graph_forms import prepare_task_graph
 from mtlfast._native import real_dtype
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
+from mtlfast.graph_total_variation import (
+    graph_total_variation,
+    graph_total_variation_add_grad_,
+    graph_total_variation_prox,
+)
 from mtlfast.group_lasso import (
     group_lasso,
     group_lasso_add_grad_,
@@ -35,6 +40,7 @@ from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 __all__ = [
     "GramReg",
     "GraphReg",
+    "GraphTotalVariation",
     "GroupLasso",
     "PairwiseReg",
     "Regularizer",
@@ -167,30 +173,19 @@ class PairwiseReg(Regularizer):
         return f'{super().extra_repr()}, reduction="{self.reduction}"'
 
 
-class GraphReg(Regularizer):
-    """``strength · graph_reg(W, graph, reduction=reduction)``, see :func:`mtlfast.graph_reg`.
-
-    Args:
-        graph: a :class:`mtlfast.TaskGraph`, or any plain form that ``graph_reg`` takes. A TaskGraph
-            moves with the module; it is a constant and no part of ``state_dict``. Plain tensors
-            become buffers (``graph``, or ``edge_index`` and ``edge_weight``); weights given as a
-            ``nn.Parameter`` become a parameter of the module, to be learned by the gradient of the
-            value; ``prox`` takes them as constants.
-        strength: a finite number ≥ 0.
-        reduction: ``"sum"`` or ``"mean"``.
-    """
-
-    has_prox = True
+class _OnGraph(Regularizer):
+    """What regularizers over a graph share: they hold it, move it and divide by its edges."""
 
     def __init__(self, graph, strength=1.0, reduction="sum"):
         super().__init__(strength)
-        check_reduction("GraphReg", reduction)
+        name = type(self).__name__
+        check_reduction(name, reduction)
         self.reduction = reduction
         self._is_edge_list = isinstance(graph, (tuple, list))
         if self._is_edge_list:
             if len(graph) != 2:
                 raise ValueError(
-                    "GraphReg: a graph of plain tensors must be (edge_index, edge_weight), "
+                    f"{name}: a graph of plain tensors must be (edge_index, edge_weight), "
                     f"got {len(graph)} entries"
                 )
             self._hold("edge_index", graph[0])
@@ -208,6 +203,40 @@ class GraphReg(Regularizer):
             self.graph = graph.to(self._anchor.device)
         return self
 
+    def _task_graph(self, W):
+        """The graph with its weights as they are now: the prox takes them as constants."""
+        function = type(self).__name__ + ".prox"
+        return prepare_task_graph(function, self._stored(), as_rows(function, W), detach=True)
+
+    def _factor(self, graph):
+        """What the sum over edges is multiplied by."""
+        return self.strength / (max(graph.num_edges, 1) if self.reduction == "mean" else 1)
+
+    def _stored(self):
+        return (self.edge_index, self.edge_weight) if self._is_edge_list else self.graph
+
+    def extra_repr(self):
+        graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
+        if isinstance(graph, torch.Tensor):
+            graph = f"{graph.layout} {list(graph.shape)}".removeprefix("torch.")
+        return f'{graph}, {super().extra_repr()}, reduction="{self.reduction}"'
+
+
+class GraphReg(_OnGraph):
+    """``strength · graph_reg(W, graph, reduction=reduction)``, see :func:`mtlfast.graph_reg`.
+
+    Args:
+        graph: a :class:`mtlfast.TaskGraph`, or any plain form that ``graph_reg`` takes. A TaskGraph
+            moves with the module; it is a constant and no part of ``state_dict``. Plain tensors
+            become buffers (``graph``, or ``edge_index`` and ``edge_weight``); weights given as a
+            ``nn.Parameter`` become a parameter of the module, to be learned by the gradient of the
+            value; ``prox`` takes them as constants.
+        strength: a finite number ≥ 0.
+        reduction: ``"sum"`` or ``"mean"``.
+    """
+
+    has_prox = True
+
     def forward(self, W):
         return self.strength * graph_reg(W, self._stored(), reduction=self.reduction)
 
@@ -222,23 +251,46 @@ class GraphReg(Regularizer):
         value = graph_add_grad_(grad, W, graph, alpha=alpha * strength, reduction=self.reduction)
         return strength * value
 
-    def _task_graph(self, W):
-        """The graph with its weights as they are now: the prox takes them as constants."""
-        w = as_rows("GraphReg.prox", W)
-        return prepare_task_graph("GraphReg.prox", self._stored(), w, detach=True)
 
-    def _factor(self, graph):
-        """What the sum over edges is multiplied by."""
-        return self.strength / (max(graph.num_edges, 1) if self.reduction == "mean" else 1)
+class GraphTotalVariation(_OnGraph):
+    """``strength · graph_total_variation(W, graph)``, see :func:`mtlfast.graph_total_variation`.
 
-    def _stored(self):
-        return (self.edge_index, self.edge_weight) if self._is_edge_list else self.graph
+    Args:
+        graph: as for :class:`GraphReg`, but with weights that are constants; the prox wants
+            A_ij + A_ji ≥ 0.
+        strength: a finite number ≥ 0.
+        reduction: ``"sum"`` or ``"mean"``.
 
-    def extra_repr(self):
-        graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
-        if isinstance(graph, torch.Tensor):
-            graph = f"{graph.layout} {list(graph.shape)}".removeprefix("torch.")
-        return f'{graph}, {super().extra_repr()}, reduction="{self.reduction}"'
+    Example:
+        >>> import torch
+        >>> from mtlfast import TaskGraph
+        >>> from mtlfast.nn import GraphTotalVariation
+        >>> total_variation = GraphTotalVariation(TaskGraph.chain(2), strength=0.5)
+        >>> W = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> total_variation(W).item()   # 0.5 · (5 + 5)
+        5.0
+        >>> total_variation.prox(W, step=1.0)
+        tensor([[0.6000, 0.8000],
+                [2.4000, 3.2000]])
+    """
+
+    has_prox = True
+
+    def forward(self, W):
+        value = graph_total_variation(W, self._stored(), reduction=self.reduction)
+        return self.strength * value
+
+    def prox(self, W, step):
+        step = check_number("GraphTotalVariation.prox", "step", step)
+        graph = self._task_graph(W)
+        return graph_total_variation_prox(W, graph, step * self._factor(graph))
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        alpha = check_number("GraphTotalVariation.add_grad_", "alpha", alpha, signed=True)
+        strength = self.strength
+        return strength * graph_total_variation_add_grad_(
+            grad, W, self._stored(), alpha=alpha * strength, reduction=self.reduction
+        )
 
 
 class GramReg(Regularizer):

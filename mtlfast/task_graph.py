@@ -15,7 +15,7 @@ from mtlfast._adjacency import (
     read_sparse,
     symmetric_csr,
 )
-from mtlfast._compat import needs_reference
+from mtlfast._compat import needs_reference, outside_transforms
 from mtlfast._neighbors import nearest
 
 # The tasks of smaller graphs lie in the last cache in any order; an order that brings fewer edges
@@ -185,6 +185,30 @@ class TaskGraph:
         if order is None:
             return row_ptr, col, weight, None
         return *_native.graph_reorder(row_ptr, col, weight, order), order
+
+    def written_out(self):
+        """The same graph with its edges stored; those of groups are found once and kept."""
+        if not self.is_groups:
+            return self
+        if "edges" not in self._converted:
+            with outside_transforms(), torch.inference_mode(False):
+                edges = torch.stack(self._group_pairs())
+                graph = _from_edges("TaskGraph.groups", edges, None, self.num_tasks)
+                self._converted["edges"] = graph.to(self.device)
+        return self._converted["edges"]
+
+    def _group_pairs(self):
+        """Source and target of all edges of groups, and an edge from each member to itself."""
+        size, members = self.group_ptr.diff(), self.member.shape[0]
+        group = torch.arange(size.shape[0], device=self.device)
+        group = group.repeat_interleave(size, output_size=members)
+        each = size[group]
+        source = torch.arange(members, device=self.device)
+        source = source.repeat_interleave(each, output_size=self.num_edges + members)
+        start = (each.cumsum(0) - each)[source]
+        target = torch.arange(source.shape[0], device=self.device) - start
+        target = target + self.group_ptr[group[source]]
+        return self.member[source], self.member[target]
 
     def to(self, device):
         """The same graph on ``device``; the graph itself where it is there already."""

@@ -251,6 +251,14 @@ def omega_rows():
     ]
 
 
+def negative_rows():
+    rule = "graph must have weights A_ij + A_ji >= 0, got"
+    return [
+        (TaskGraph.from_edges(INDEX, -WEIGHT), ValueError, f"{rule} -2 between tasks 2 and 3"),
+        ((INDEX, WEIGHT - 0.75), ValueError, f"{rule} -0.25 between tasks 1 and 2"),
+    ]
+
+
 def indefinite_rows():
     rule = "graph must make I + 4·step·L positive definite, got negative weights that make it"
     negative = TaskGraph.from_edges(INDEX, -WEIGHT)

@@ -18,6 +18,7 @@ from bad_graphs import (
     learn,
     learnable_rows,
     matrix_rows,
+    negative_rows,
     omega_rows,
     with_entry,
 )
@@ -28,6 +29,8 @@ from mtlfast import (
     gram_reg,
     graph_prox,
     graph_reg,
+    graph_total_variation,
+    graph_total_variation_prox,
     group_lasso,
     group_lasso_prox,
     pairwise_prox,
@@ -129,6 +132,21 @@ def threshold_rows():
     ]
 
 
+def finite_rows():
+    """What a prox refuses that looks at all of W."""
+    wanted = "W must be a plain tensor that needs no gradient, got one to differentiate"
+    return [
+        (with_entry(NAN), ValueError, "W must be finite, got nan at index (0, 1)"),
+        (with_entry(-INF, (2, 3)), ValueError, "W must be finite, got -inf at index (2, 3)"),
+        (learn(W), NotImplementedError, wanted),
+    ]
+
+
+def fixed(rows):
+    """Without pairs whose weights require grad, which are refused for that first."""
+    return [row for row in rows if not getattr(row[0][1], "requires_grad", False)]
+
+
 def max_iter_rows():
     return [
         (0, ValueError, "max_iter must be >= 1, got 0"),
@@ -197,6 +215,28 @@ def table(W, CHAIN):
             (lambda bad: graph_prox(W, CHAIN, bad), number_rows("step")),
             (lambda bad: graph_prox(W, CHAIN, 0.1, tol=bad), number_rows("tol", "> 0")),
             (lambda bad: graph_prox(W, CHAIN, 0.1, max_iter=bad), max_iter_rows()),
+        ],
+        "graph_total_variation": [
+            (lambda bad: graph_total_variation(bad, CHAIN), w_rows()),
+            (
+                lambda bad: graph_total_variation(W, bad),
+                [*forms_rows(), *fixed(edge_rows()), *matrix_rows(), *constant_rows()],
+            ),
+            (lambda bad: graph_total_variation(W, CHAIN, reduction=bad), reduction_rows()),
+        ],
+        "graph_total_variation_prox": [
+            (lambda bad: graph_total_variation_prox(bad, CHAIN, 0.1), w_rows()),
+            (lambda bad: graph_total_variation_prox(bad, CHAIN, 0.1), finite_rows()),
+            (
+                lambda bad: graph_total_variation_prox(W, bad, 0.5),
+                [*forms_rows(), *matrix_rows(), *constant_rows(), *negative_rows()],
+            ),
+            (lambda bad: graph_total_variation_prox(W, CHAIN, bad), number_rows("step")),
+            (
+                lambda bad: graph_total_variation_prox(W, CHAIN, 0.1, tol=bad),
+                number_rows("tol", "> 0"),
+            ),
+            (lambda bad: graph_total_variation_prox(W, CHAIN, 0.1, max_iter=bad), max_iter_rows()),
         ],
         "gram_reg": [
             (lambda bad: gram_reg(bad, omega), w_rows()),

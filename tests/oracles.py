@@ -197,6 +197,24 @@ def graph_reg(edges):
     return run
 
 
+def graph_total_variation(edges):
+    """Σ_e ‖w_src − w_dst‖ over edges(K); an edge between equal rows has the gradient 0."""
+
+    def run(upstream, w):
+        src, dst = edges(len(w))
+        difference = w[src] - w[dst]
+        length = np.sqrt(np.sum(np.square(difference), axis=1))
+        pull = difference / np.where(length == 0, 1, length)[:, None]
+        grad, size = np.zeros_like(w), np.zeros_like(w)
+        for end, sign in ((src, 1), (dst, -1)):
+            np.add.at(grad, end, sign * pull)
+            np.add.at(size, end, np.abs(pull))
+        total = np.sum(length)
+        return Truth(total, total, (upstream * grad,), (np.abs(upstream) * norm(size),))
+
+    return run
+
+
 def dense_graph_reg(upstream, w, a):
     """The same over all entries of a dense A."""
     src, dst = np.indices(a.shape).reshape(2, -1)

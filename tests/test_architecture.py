@@ -21,12 +21,13 @@ FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem !
 MODULES = list(FILES)
 LINEAR_MODEL = {path.stem: path for path in sorted((PACKAGE / "linear_model").glob("*.py"))}
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso"]
+REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph_total_variation"]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
     {"linear_model"},
-    {"optim"},
+    {"optim", "relations"},
+    {"_clusters", "_relations_plot", "_relations_input"},
     {"_proxes"},
     {"nn"},
     {"task_linear", *REGULARIZERS},
@@ -236,7 +237,9 @@ def test_all_resolves():
             assert [n for n in module.__all__ if not hasattr(module, n)] == []
 
 
-FUNCTIONS = [n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_prox"))]
+FUNCTIONS = [
+    n for n in mtlfast.__all__ if n.endswith(("_reg", "_norm", "_lasso", "_variation", "_prox"))
+]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

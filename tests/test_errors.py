@@ -54,7 +54,7 @@ def test_bad_input(row):
 
 
 def test_every_public_function_is_in_the_table():
-    endings = ("_reg", "_norm", "_lasso", "_prox")
+    endings = ("_reg", "_norm", "_lasso", "_variation", "_prox")
     public = {name for name in mtlfast.__all__ if name.endswith(endings)}
     assert public == set(table(W, CHAIN))
 

@@ -72,6 +72,18 @@ PLANTS = {
         "!ON && K * d - i * width < width ?",
         HEAP,
     ),
+    "step on a pair too many": (
+        "cpu/graph_total_variation.cpp",
+        "for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {",
+        "for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1] + ON; ++e) {",
+        HEAP,
+    ),
+    "take a short row of a pair for a vector": (
+        "cpu/graph_total_variation.cpp",
+        "if (d < kN) return",
+        "if (!ON && d < kN) return",
+        HEAP,
+    ),
     "count a row too many": (
         "cpu/graph.cpp",
         "const int64_t end = chunks.first_row(c + 1);",

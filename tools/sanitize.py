@@ -95,6 +95,26 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.dense_distance(few)
 
 
+def run_pairs(native, num_tasks, dim, shift):
+    """Steps on the pairs of a graph, which are in float64 alone."""
+    import torch
+
+    row_ptr, col, _ = symmetric_csr(num_tasks, torch.float64, shift)
+    row = torch.arange(num_tasks).repeat_interleave(row_ptr.diff())
+    src, dst = row[col > row], col[col > row].long()
+    ends = [torch.bincount(end, minlength=num_tasks).cumsum(0) for end in (src, dst)]
+    ptrs = [tight(torch.cat([torch.zeros(1, dtype=torch.int64), end]), shift) for end in ends]
+    in_edge = tight(torch.argsort(dst, stable=True), shift)
+    pairs = ptrs[0], tight(dst.int(), shift), ptrs[1], in_edge
+    rows = (num_tasks, src.numel(), src.numel())
+    w, u, former = (tight(torch.randn(n, dim, dtype=torch.float64), shift) for n in rows)
+    radius = tight(torch.rand(src.numel(), dtype=torch.float64), shift)
+    native.edge_dual_step(u, u, w, pairs, radius, None, 0.0, 0.5)
+    native.edge_dual_step(u, former, w, pairs, radius, radius, 0.5, 1.0)
+    native.edge_dual_adjoint(u, pairs)
+    native.edge_dual_value(w, pairs, radius)
+
+
 def run_large(native, dtype):
     """Results that are written past the caches: a few rows, and odd ones, above the threshold."""
     import torch
@@ -150,6 +170,8 @@ def exercise(native, dtypes, sizes, matrices):
     for dtype in dtypes:
         for k, (num_tasks, dim) in enumerate(sizes):
             run_rows(native, dtype, num_tasks, dim, k % 2)
+        for k, (num_tasks, dim) in enumerate([*sizes, (9, 3), (9, 30)]):
+            run_pairs(native, min(num_tasks, 300), dim, k % 2)
         for k, shape in enumerate(matrices):
             run_matrices(native, dtype, *shape, (k + 1) % 2)
 

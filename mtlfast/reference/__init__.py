@@ -29,6 +29,10 @@ from mtlfast.reference.graph import (
     ordered_edges,
     require_solved,
 )
+from mtlfast.reference.graph_total_variation import (
+    graph_total_variation,
+    graph_total_variation_grad,
+)
 from mtlfast.reference.group_lasso import group_lasso, group_lasso_grad, group_lasso_prox
 from mtlfast.reference.pairwise import (
     centred,
@@ -73,6 +77,8 @@ __all__ = [
     "graph_prox",
     "graph_prox_dense",
     "graph_reg",
+    "graph_total_variation",
+    "graph_total_variation_grad",
     "graph_value",
     "group_grad",
     "group_lasso",

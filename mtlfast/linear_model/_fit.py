@@ -1,0 +1,100 @@
+"""From statistics and penalties to the optimum: which solver, and what it certifies."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from mtlfast.linear_model._penalties import check_penalties, split
+from mtlfast.linear_model._progress import Progress
+from mtlfast.linear_model._quadratic import System, independent
+from mtlfast.linear_model._splitting import admm, fista
+from mtlfast.linear_model._statistics import squares
+
+__all__ = ["Fit", "check_penalties", "fit_squares", "squares"]
+
+SOLVERS = ("auto", "cg", "fista", "admm")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """coef ``[K, d]``, intercept ``[K]``, and how they were found."""
+
+    coef: torch.Tensor
+    intercept: torch.Tensor
+    objective: float
+    gap: float
+    n_iter: int
+    converged: bool
+    solver: str
+
+
+def choose(name, solver, penalty, has_blocks):
+    """The solver of a penalty; ValueError where the one that is asked for cannot do it."""
+    norms = [type(term).__name__ for term in penalty.norms + penalty.edges]
+    if solver not in SOLVERS:
+        raise ValueError(f"{name}: solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+    if solver == "cg" and norms:
+        raise ValueError(
+            f'{name}: solver "cg" needs quadratic penalties, got {" + ".join(norms)}; '
+            'use "admm" or "auto"'
+        )
+    if solver == "fista" and (len(norms) != 1 or penalty.edges):
+        raise ValueError(
+            f'{name}: solver "fista" needs exactly one norm of W with a prox, '
+            f'got {" + ".join(norms) or "none"}; use "admm" or "auto"'
+        )
+    if solver == "admm" and not norms:
+        raise ValueError(f'{name}: solver "admm" needs a norm, got none; use "cg" or "auto"')
+    if solver != "auto":
+        return solver
+    if not norms:
+        return "cg"
+    alone = len(norms) == 1 and not penalty.edges
+    return "fista" if alone and not has_blocks else "admm"
+
+
+@contextmanager
+def progress_of(name, solver, tol, verbose):
+    progress = Progress(f"{name} ({solver})", tol) if verbose else None
+    try:
+        yield progress
+    finally:
+        if verbose:
+            progress.close()
+
+
+def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progress=None):
+    """(W, gap, iterations) of a :class:`~mtlfast.linear_model._penalties.Penalty`."""
+    if penalty.is_smooth:
+        quadratic = penalty.quadratic
+        if statistics.gram is not None and not quadratic.couples:
+            W = independent(statistics, quadratic.ridge)
+            miss = statistics.moment - System(statistics, quadratic).product(W)
+            norm = float(statistics.moment.norm())
+            return W, float(miss.norm()) / norm if norm else 0.0, 1
+        system = System(statistics, quadratic)
+        try:
+            out = system.solve(
+                statistics.moment, start=start, tol=tol, max_iter=max_iter, progress=progress
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        return out.W, out.residual, out.n_iter
+    run = fista if solver == "fista" else admm
+    out = run(statistics, penalty, tol=tol, max_iter=max_iter, start=start, progress=progress)
+    return out.W, out.gap, out.n_iter
+
+
+def fit_squares(name, statistics, penalties, *, tol, max_iter, solver, verbose, start=None):
+    """The optimum of ½ Σ s(y − x·w − b)² + Σ penalties."""
+    K, device = statistics.num_tasks, statistics.device
+    penalty = split(name, check_penalties(name, penalties), K, device)
+    solver = choose(name, solver, penalty, statistics.gram is not None)
+    with progress_of(name, solver, tol, verbose) as progress:
+        W, gap, n_iter = solve(
+            name, statistics, penalty,
+            tol=tol, max_iter=max_iter, solver=solver, start=start, progress=progress,
+        )  # fmt: skip
+    objective = statistics.loss(W) + penalty.value(W)
+    return Fit(W, statistics.intercept(W), objective, gap, n_iter, gap <= tol, solver)

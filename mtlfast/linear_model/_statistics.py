@@ -1,0 +1,263 @@
+"""Sufficient statistics of K least-squares problems: what a fit needs of the rows, in float64.
+
+For task k with centred rows x_r, targets y_r and weights s_r: the Gram matrix G_k = Σ s x xᵀ
+``[d, d]``, the moment c_k = Σ s y x ``[d]`` and Σ s y². With them the loss is
+½(Σ s y² − 2⟨c_k, w_k⟩ + ⟨w_k, G_k w_k⟩), and a fit for one more penalty never reads the rows again.
+Where K·d² numbers are too many, the products G_k w_k are taken from the rows.
+"""
+
+import torch
+
+_BUDGET = 1 << 20  # numbers of a padded chunk of tasks: it stays in the cache
+_BLOCKS = 6 << 27  # numbers of all Gram matrices, 6 GiB
+
+
+def squares(rows, fit_intercept, *, blocks=None):
+    """Statistics of ``rows`` for ½Σ s(y − x·w − b)², b left out where ``fit_intercept`` is False.
+
+    ``fit_intercept`` is a bool or one for each task ``[K]``; ``blocks`` forces or forbids Gram
+    matrices.
+    """
+    d, N = rows.X.shape[1], rows.X.shape[0]
+    K = rows.ptr.numel() - 1
+    if blocks is None:
+        blocks = K * d * d <= max(_BLOCKS, N * d)
+    if blocks:
+        return GramSquares(rows, fit_intercept)
+    return (
+        SparseSquares(rows, fit_intercept) if is_sparse(rows.X) else RowSquares(rows, fit_intercept)
+    )
+
+
+def is_sparse(X):
+    return not isinstance(X, torch.Tensor)
+
+
+def take(X, index):
+    """Rows of X, dense or in scipy.sparse, as a dense tensor; ``index`` a slice or a tensor."""
+    if is_sparse(X):
+        part = X[index if isinstance(index, slice) else index.reshape(-1).numpy()].toarray()
+        part = torch.from_numpy(part)
+        return part if isinstance(index, slice) else part.view(*index.shape, -1)
+    return X[index]
+
+
+def task_of_row(ptr):
+    return torch.arange(ptr.numel() - 1, device=ptr.device).repeat_interleave(ptr.diff())
+
+
+class _Squares:
+    """What every kind of statistics has; subclasses add ``product`` and ``moment``."""
+
+    gram = None
+
+    def __init__(self, rows, fit_intercept):
+        self.rows = rows
+        self.num_tasks = rows.ptr.numel() - 1
+        self.num_features = rows.X.shape[1]
+        self.device = rows.ptr.device
+        K = self.num_tasks
+        centred = torch.as_tensor(fit_intercept, device=self.device).expand(K)
+        self.centred = centred
+        self.total = rows.ptr.diff().double() if rows.weight is None else sums(rows, rows.weight)
+        self.some = self.total > 0
+        self.y_mean = sums(rows, self._weighted(rows.y)) / self.total.clamp(min=_tiny)
+        self.y_mean *= centred
+        y = rows.y - self.y_mean.repeat_interleave(rows.ptr.diff())
+        self.yy = float((self._weighted(y) * y).sum())
+
+    def _weighted(self, values):
+        return values if self.rows.weight is None else values * self.rows.weight
+
+    def intercept(self, W):
+        """b_k at its optimum; a task without rows gets that of all rows together."""
+        b = self.y_mean - (self.x_mean * W).sum(1)
+        none = self.centred & ~self.some
+        if none.any():
+            share = (self.total * self.centred)[:, None] / (self.total * self.centred).sum()
+            b = torch.where(
+                none, (share[:, 0] * self.y_mean).sum() - W @ (share * self.x_mean).sum(0), b
+            )
+        return b * self.centred
+
+    def loss(self, W, product=None):
+        """½ Σ s (y − x·w − b)²; from the rows where the statistics would lose digits."""
+        product = self.product(W) if product is None else product
+        value = 0.5 * float(self.yy - 2 * (self.moment * W).sum() + (product * W).sum())
+        if value > 1e-5 * self.yy:
+            return value
+        residual = self.rows.y - decision(self.rows, W, self.intercept(W))
+        return 0.5 * float((self._weighted(residual) * residual).sum())
+
+
+_tiny = torch.finfo(torch.float64).tiny
+
+
+def decision(rows, W, intercept):
+    """x·w + b of every row."""
+    out = intercept.repeat_interleave(rows.ptr.diff())
+    task = task_of_row(rows.ptr)
+    step = max(1, _BUDGET // max(1, W.shape[1]))
+    for begin in range(0, out.numel(), step):
+        part = slice(begin, begin + step)
+        if is_sparse(rows.X):
+            product = rows.X[part].multiply(W[task[part]].numpy()).sum(1)
+            out[part] += torch.from_numpy(product).view(-1)
+        else:
+            out[part] += (rows.X[part] * W[task[part]]).sum(1)
+    return out
+
+
+def sums(rows, values):
+    """Sums of one number a row over the rows of each task, in order."""
+    return torch.segment_reduce(values, "sum", offsets=rows.ptr, initial=0.0)
+
+
+def moments(rows, values):
+    """Σ value·x over the rows of each task ``[K, d]``."""
+    K, d = rows.ptr.numel() - 1, rows.X.shape[1]
+    out = torch.zeros(K, d, dtype=torch.float64, device=rows.ptr.device)
+    for tasks, x, value, _ in _chunks(rows, values):
+        out[tasks] = torch.bmm(value[:, None], x)[:, 0]
+    return out
+
+
+def _chunks(rows, values=None):
+    """(tasks, rows of X [B, n, d], y [B, n], s [B, n]): tasks of like size, padded with s = 0.
+
+    ``values`` takes the place of y, and is padded with 0.
+    """
+    size, d = rows.ptr.diff(), max(1, rows.X.shape[1])
+    sizes, order = size.sort(stable=True)
+    counts = sizes.tolist()
+    begin = int((sizes == 0).sum())
+    while begin < len(counts):
+        end = begin + 1
+        # a chunk ends where it is full, or where a third of it would be padding
+        while end < len(counts) and counts[end] * (end + 1 - begin) * d <= _BUDGET:
+            if 3 * counts[begin] < 2 * counts[end]:
+                break
+            end += 1
+        tasks, n = order[begin:end], counts[end - 1]
+        yield _padded(rows, tasks, size[tasks], n, values)
+        begin = end
+
+
+def _padded(rows, tasks, size, n, values):
+    y = rows.y if values is None else values
+    first = rows.ptr[tasks]
+    last = int(first[-1] + size[-1])
+    if int(first[0]) + n * tasks.numel() == last and bool((size == n).all()):
+        part = slice(int(first[0]), last)  # they lie one after the other
+        shape = tasks.numel(), n
+        weight = None if rows.weight is None else rows.weight[part].view(shape)
+        return tasks, take(rows.X, part).view(*shape, -1), y[part].view(shape), weight
+    place = torch.arange(n, device=first.device)
+    valid = place < size[:, None]
+    index = first[:, None] + torch.minimum(place, size[:, None] - 1)
+    weight = valid.double() if rows.weight is None else rows.weight[index] * valid
+    y = y[index] if values is None else y[index] * valid
+    return tasks, take(rows.X, index), y, weight
+
+
+def _means(x, weight):
+    if weight is None:
+        return x.mean(1)
+    return torch.bmm(weight[:, None], x)[:, 0] / weight.sum(1, keepdim=True).clamp(min=_tiny)
+
+
+class GramSquares(_Squares):
+    """A Gram matrix for each task."""
+
+    def __init__(self, rows, fit_intercept):
+        super().__init__(rows, fit_intercept)
+        K, d = self.num_tasks, self.num_features
+        self.gram = torch.zeros(K, d, d, dtype=torch.float64, device=self.device)
+        self.moment = torch.zeros(K, d, dtype=torch.float64, device=self.device)
+        self.x_mean = torch.zeros_like(self.moment)
+        for tasks, x, y, weight in _chunks(rows):
+            centred = self.centred[tasks]
+            if centred.any():
+                mean = _means(x, weight) * centred[:, None]
+                self.x_mean[tasks] = mean
+                x = x - mean[:, None]
+            y = y - self.y_mean[tasks, None]
+            if weight is not None:
+                root = weight.sqrt()
+                x, y = x * root[:, :, None], y * root
+            self.gram[tasks] = torch.bmm(x.mT, x)
+            self.moment[tasks] = torch.bmm(x.mT, y[:, :, None])[:, :, 0]
+
+    def product(self, W):
+        return torch.bmm(self.gram, W[:, :, None])[:, :, 0]
+
+    def diagonal(self):
+        return self.gram.diagonal(dim1=1, dim2=2)
+
+
+class RowSquares(_Squares):
+    """Products from dense rows, a chunk of tasks at a time."""
+
+    def __init__(self, rows, fit_intercept):
+        super().__init__(rows, fit_intercept)
+        K, d = self.num_tasks, self.num_features
+        self.moment = torch.zeros(K, d, dtype=torch.float64, device=self.device)
+        self.x_mean, self._diagonal = torch.zeros_like(self.moment), torch.zeros_like(self.moment)
+        for tasks, x, y, weight in _chunks(rows):
+            self.x_mean[tasks] = _means(x, weight) * self.centred[tasks, None]
+            x = x - self.x_mean[tasks, None]
+            y = y - self.y_mean[tasks, None]
+            scaled = x if weight is None else x * weight[:, :, None]
+            self.moment[tasks] = torch.bmm(scaled.mT, y[:, :, None])[:, :, 0]
+            self._diagonal[tasks] = (scaled * x).sum(1)
+
+    def product(self, W):
+        out = torch.zeros_like(W)
+        for tasks, x, _, weight in _chunks(self.rows):
+            w, mean = W[tasks], self.x_mean[tasks]
+            along = torch.bmm(x, w[:, :, None])[:, :, 0] - (mean * w).sum(1, keepdim=True)
+            along = along if weight is None else along * weight
+            # Σ s x̃ (x̃·w) with x̃ = x − mean
+            part = torch.bmm(along[:, None], x)[:, 0] - along.sum(1, keepdim=True) * mean
+            out[tasks] = part
+        return out
+
+    def diagonal(self):
+        return self._diagonal
+
+
+class SparseSquares(_Squares):
+    """Products from scipy.sparse rows, as one matrix ``[N, K·d]`` with a block for each task."""
+
+    def __init__(self, rows, fit_intercept):
+        super().__init__(rows, fit_intercept)
+        import scipy.sparse
+
+        K, d = self.num_tasks, self.num_features
+        X = rows.X
+        task = task_of_row(rows.ptr)
+        per_entry = task.repeat_interleave(torch.from_numpy(X.indptr).long().diff())
+        columns = torch.from_numpy(X.indices).long() + per_entry * d
+        parts = X.data, columns.numpy(), X.indptr.astype("int64")
+        self._matrix = scipy.sparse.csr_matrix(parts, shape=(X.shape[0], K * d))
+        weight = torch.ones_like(rows.y) if rows.weight is None else rows.weight
+        scale = weight / self.total.clamp(min=_tiny).repeat_interleave(rows.ptr.diff())
+        self.x_mean = self._back(scale) * self.centred[:, None]
+        y = rows.y - self.y_mean.repeat_interleave(rows.ptr.diff())
+        # Σ s (y − ȳ) is 0 where the task is centred: the mean of x drops out
+        self.moment = self._back(weight * y)
+        squared = self._matrix.multiply(self._matrix).T @ weight.numpy()
+        squared = torch.from_numpy(squared).view(K, d)
+        self._diagonal = (squared - self.total[:, None] * self.x_mean.square()).clamp(min=0)
+
+    def _back(self, values):
+        return torch.from_numpy(self._matrix.T @ values.numpy()).view(self.num_tasks, -1)
+
+    def product(self, W):
+        along = torch.from_numpy(self._matrix @ W.reshape(-1).numpy())
+        along = along - (self.x_mean * W).sum(1).repeat_interleave(self.rows.ptr.diff())
+        along = self._weighted(along)
+        return self._back(along) - sums(self.rows, along)[:, None] * self.x_mean
+
+    def diagonal(self):
+        return self._diagonal
