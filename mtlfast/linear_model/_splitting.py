@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import torch
 
 from mtlfast._edge_dual import EdgeDual
-from mtlfast.graph import graph_reg
 from mtlfast.linear_model._quadratic import System
 
 _INNER = 0.1  # how far conjugate gradients bring down the residual of one step
@@ -78,8 +77,8 @@ class _Edges:
     def step(self, W, rho, look):
         before = self.U.clone() if look else None
         out = self.dual.step_(self.U, W, 1.0 / rho)
-        if look:
-            length = float(graph_reg(W, self.graph)) ** 0.5
+        if look:  # all differences may vanish, W does not
+            length = self.weight**0.5 * float(W.norm())
             self.primal = _ratio(float(torch.dist(self.U, before)), length)
         return out
 
@@ -129,6 +128,9 @@ def admm(squares, penalty, *, tol, max_iter, start=None, progress=None):
     mean = float(squares.diagonal().mean()) + 2 * quadratic.ridge
     rho = (mean if mean > 0 else 1.0) / max(block.weight for block in blocks)
     system = System(squares, _with(quadratic, blocks, rho))
+    if start is not None and len(blocks) == 1 and penalty.norms:
+        # the subgradient that the optimality of a like problem left here
+        blocks[0].U = (squares.moment - squares.product(W) - quadratic.grad(W)) / rho
     direct = squares.gram is not None and not (quadratic.graphs or penalty.edges)
     balance, result = _CHECK, None
     for n_iter in range(1, max_iter + 1):
