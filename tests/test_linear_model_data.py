@@ -81,6 +81,8 @@ def test_integers_and_strings_are_different_labels():
     assert match(np.array([1, 2]), np.array(["1", "2"])).tolist() == [-1, -1]
     assert match(np.array([1.0, 2.5]), np.array([2, 1])).tolist() == [1, -1]
     assert match(np.array([3]), np.array([], dtype=np.int64)).tolist() == [-1]
+    large = np.array([2**62 + 1, 2**62, 2**62 + 2])  # one and the same as floats
+    assert match(large.astype(np.uint64), large).tolist() == [0, 1, 2]
 
 
 BAD_LABELS = [

@@ -65,14 +65,14 @@ def progress_of(name, solver, tol, verbose):
 
 
 def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progress=None):
-    """(W, gap, iterations) of a :class:`~mtlfast.linear_model._penalties.Penalty`."""
+    """(W, gap, iterations, is_exact) for a :class:`~mtlfast.linear_model._penalties.Penalty`."""
     if penalty.is_smooth:
         quadratic = penalty.quadratic
         if statistics.gram is not None and not quadratic.couples:
             W = independent(statistics, quadratic.ridge)
             miss = statistics.moment - System(statistics, quadratic).product(W)
             norm = float(statistics.moment.norm())
-            return W, float(miss.norm()) / norm if norm else 0.0, 1
+            return W, float(miss.norm()) / norm if norm else 0.0, 1, True
         system = System(statistics, quadratic)
         try:
             out = system.solve(
@@ -80,10 +80,10 @@ def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progr
             )
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        return out.W, out.residual, out.n_iter
+        return out.W, out.residual, out.n_iter, out.is_exact
     run = fista if solver == "fista" else admm
     out = run(statistics, penalty, tol=tol, max_iter=max_iter, start=start, progress=progress)
-    return out.W, out.gap, out.n_iter
+    return out.W, out.gap, out.n_iter, False
 
 
 def fit_squares(name, statistics, penalties, *, tol, max_iter, solver, verbose, start=None):
@@ -92,9 +92,9 @@ def fit_squares(name, statistics, penalties, *, tol, max_iter, solver, verbose, 
     penalty = split(name, check_penalties(name, penalties), K, device)
     solver = choose(name, solver, penalty, statistics.gram is not None)
     with progress_of(name, solver, tol, verbose) as progress:
-        W, gap, n_iter = solve(
+        W, gap, n_iter, is_exact = solve(
             name, statistics, penalty,
             tol=tol, max_iter=max_iter, solver=solver, start=start, progress=progress,
         )  # fmt: skip
     objective = statistics.loss(W) + penalty.value(W)
-    return Fit(W, statistics.intercept(W), objective, gap, n_iter, gap <= tol, solver)
+    return Fit(W, statistics.intercept(W), objective, gap, n_iter, is_exact or gap <= tol, solver)

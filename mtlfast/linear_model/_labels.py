@@ -62,7 +62,7 @@ def label_array(function, argument, values):
 
 def match(labels, known):
     """The place in ``known`` of each of ``labels``, −1 where it is not there; both distinct."""
-    if labels.dtype.kind in "iufb" and known.dtype.kind in "iufb":
+    if _compare_exactly(labels.dtype, known.dtype):
         if not (len(labels) and len(known)):
             return np.full(len(labels), -1)
         order = np.argsort(known, kind="stable")
@@ -71,6 +71,13 @@ def match(labels, known):
         return np.where(known[places] == labels, places, -1)
     index = {label: place for place, label in enumerate(known.tolist())}
     return np.fromiter((index.get(v, -1) for v in labels.tolist()), np.int64, len(labels))
+
+
+def _compare_exactly(first, second):
+    """Numbers, but not int64 with uint64: NumPy compares those as floats while it searches."""
+    if not (first.kind in "iufb" and second.kind in "iufb"):
+        return False
+    return "f" in (first.kind, second.kind) or np.result_type(first, second).kind != "f"
 
 
 def object_array(values):

@@ -82,7 +82,7 @@ def fit_logistic(
             statistics = loss.statistics(u, h)
             used = choose(name, solver, penalty, statistics.gram is not None)
             inner = max(0.1 * tol, min(1e-3, 0.01 * gap))
-            W_new, inner_gap, _ = solve(
+            W_new, inner_gap, _, is_exact = solve(
                 name, statistics, penalty,
                 tol=inner, max_iter=max_iter, solver=used, start=W,
             )  # fmt: skip
@@ -98,7 +98,7 @@ def fit_logistic(
             else:
                 # where the model was, its solution is optimal up to how the slopes differ
                 miss = loss.norm(loss.slope(z_new) - h * (z_new - u))
-                gap = max(miss / whole if whole else 0.0, inner_gap)
+                gap = max(miss / whole if whole else 0.0, 0.0 if is_exact else inner_gap)
             W, b, z, value = W_new, b_new, z_new, value_new
             if progress is not None:
                 progress(n_iter, gap)

@@ -41,11 +41,10 @@ def check_penalties(name, penalties):
     terms = list(Sum(penalties).terms) if penalties else []
     for term in terms:
         if not isinstance(term, (*QUADRATIC, *OTHERS)):
-            what = "a convex quadratic" if type(term).__mro__[1] is Regularizer else "known"
+            *names, last = (kind.__name__ for kind in (*QUADRATIC, *OTHERS))
             raise NotImplementedError(
-                f"{name}: penalty must be a sum of {', '.join(t.__name__ for t in QUADRATIC)} "
-                f"and {', '.join(t.__name__ for t in OTHERS)}, got {type(term).__name__}, which is "
-                f"neither {what} nor a norm with a prox here"
+                f"{name}: penalty must be a sum of {', '.join(names)} and {last}, "
+                f"got {type(term).__name__}: no solver has a convex quadratic or a prox for it"
             )
     return terms
 

@@ -10,12 +10,19 @@ from dataclasses import dataclass
 
 import torch
 
+_INDEFINITE = (
+    "the penalties must be convex: a graph's negative weights make their sum with the loss "
+    "indefinite"
+)
+_ROUNDING = 16 * torch.finfo(torch.float64).eps
+
 
 @dataclass
 class Solved:
     W: torch.Tensor
     residual: float  # ‖C − (G + Q)W‖ / ‖C‖
     n_iter: int
+    is_exact: bool  # the residual is that of rounding
 
 
 class System:
@@ -65,9 +72,9 @@ class System:
             Z += self._blocks((self._pull @ Z.sum(0)).expand_as(R))
         return Z
 
-    def solve(self, C, *, start=None, tol, max_iter, norm=None, progress=None):
-        """W with ‖C − (G + Q)W‖ ≤ tol·norm, norm ‖C‖ by default."""
-        norm = float(C.norm()) if norm is None else norm
+    def solve(self, C, *, start=None, tol, max_iter, progress=None):
+        """W with ‖C − (G + Q)W‖ ≤ tol·‖C‖, or as small as the digits of W let it be."""
+        norm, is_exact = float(C.norm()), False
         W = torch.zeros_like(C) if start is None else start.clone()
         R = C.clone() if start is None else C - self.product(W)
         residual, n_iter = float(R.norm()), 0
@@ -76,18 +83,12 @@ class System:
         while residual > goal and n_iter < max_iter:
             Z = self.precondition(R)
             before, energy = energy, float((R * Z).sum())
-            if direction is None:
-                direction = Z
-            else:
-                direction = Z.add_(direction, alpha=energy / before)
+            direction = Z if direction is None else Z.add_(direction, alpha=energy / before)
             image = self.product(direction)
             curvature = float((direction * image).sum())
             if curvature <= 0:
                 if curvature < -1e-10 * float(direction.norm() * image.norm()):
-                    raise ValueError(
-                        "the penalties must be convex: a graph's negative weights make their "
-                        "sum indefinite"
-                    )
+                    raise ValueError(_INDEFINITE)
                 break
             n_iter += 1
             W.add_(direction, alpha=energy / curvature)
@@ -96,11 +97,19 @@ class System:
             if residual <= goal or n_iter % 50 == 0:  # what was updated drifts
                 R = C - self.product(W)
                 residual, drifted = float(R.norm()), residual
-                if residual > 2 * drifted and residual > goal:
+                if residual > goal and residual <= _ROUNDING * self._size(W):
+                    is_exact = True
+                    break
+                if residual > 2 * drifted:
                     direction = None  # start anew from the true residual
             if progress is not None:
                 progress(n_iter, residual / norm)
-        return Solved(W, residual / norm if norm else 0.0, n_iter)
+        return Solved(W, residual / norm if norm else 0.0, n_iter, is_exact)
+
+    def _size(self, W):
+        """‖diag(G + Q) W‖, by whose rounding the residual is off."""
+        diagonal = self.squares.diagonal() + self.quadratic.diagonal(W.device)[:, None].abs()
+        return float((diagonal * W).norm())
 
 
 def inverses(gram, shift):
@@ -116,7 +125,9 @@ def inverses(gram, shift):
         lift = 1e-11 * scale[bad] + torch.where(scale[bad] > 0, 0.0, 1.0)
         M = M[bad]
         M.diagonal(dim1=1, dim2=2).add_(lift[:, None])
-        factor[bad] = torch.linalg.cholesky(M)
+        factor[bad], info = torch.linalg.cholesky_ex(M)
+        if info.any():
+            raise ValueError(_INDEFINITE)
     return torch.cholesky_inverse(factor)
 
 

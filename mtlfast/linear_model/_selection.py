@@ -102,7 +102,8 @@ class MultiTaskRegressorCV(SquaresModel):
 
     Each task's rows are spread evenly over the folds, so that a task is missing from a fold only
     where it has fewer rows than folds. In each fold the grid is fitted in its order, with
-    statistics computed once and warm starts; the chosen penalty is fitted to all rows.
+    statistics computed once and warm starts; the penalty with the smallest mean of the folds'
+    errors is fitted to all rows.
 
     Args:
         penalty_grid: penalties, each as ``penalty`` of :class:`MultiTaskRegressor`; see

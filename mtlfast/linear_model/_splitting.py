@@ -79,9 +79,7 @@ class _Edges:
     def step(self, W, rho, look):
         before = self.U.clone() if look else None
         out = self.dual.step_(self.U, W, 1.0 / rho)
-        if look:
-            # where every edge closes, A W tends to 0: then a share of W is the measure, or the
-            # penalty ρ would grow without end
+        if look:  # all differences may vanish, W does not: then a share of W is the measure
             least = _LEAST * self.weight**0.5 * float(W.norm())
             length = max(float(graph_reg(W, self.graph)) ** 0.5, least)
             self.primal = _ratio(float(torch.dist(self.U, before)), length)
@@ -133,6 +131,9 @@ def admm(squares, penalty, *, tol, max_iter, start=None, progress=None):
     mean = float(squares.diagonal().mean()) + 2 * quadratic.ridge
     rho = (mean if mean > 0 else 1.0) / max(block.weight for block in blocks)
     system = System(squares, _with(quadratic, blocks, rho))
+    if start is not None and len(blocks) == 1 and penalty.norms:
+        # the subgradient that the optimality of a like problem left here
+        blocks[0].U = (squares.moment - squares.product(W) - quadratic.grad(W)) / rho
     direct = squares.gram is not None and not (quadratic.graphs or penalty.edges)
     balance, result = _CHECK, None
     for n_iter in range(1, max_iter + 1):

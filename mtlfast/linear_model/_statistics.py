@@ -8,7 +8,7 @@ Where K·d² numbers are too many, the products G_k w_k are taken from the rows.
 
 import torch
 
-_BUDGET = 1 << 20  # numbers of a padded chunk of tasks: it stays in the cache
+_BUDGET = 1 << 18  # numbers of a padded chunk of tasks: it stays in the cache
 _BLOCKS = 6 << 27  # numbers of all Gram matrices, 6 GiB
 
 
