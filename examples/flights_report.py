@@ -26,8 +26,8 @@ def _seconds(value, digits):
 def table(outcomes):
     """The results as text."""
     lines = [
-        f"{'':18}{'RMSE, min':>10}  {'strength':14}{'s/epoch':>9}   regularizer, value + gradient",
-        f"{'method':18}{'test':>10}  {'chosen':14}{'':9}   {'mtlfast':>11}   naive double loop",
+        f"{'':25}{'RMSE, min':>10}  {'strength':14}{'s/epoch':>9}   regularizer, value + gradient",
+        f"{'method':25}{'test':>10}  {'chosen':14}{'':9}   {'mtlfast':>11}   naive double loop",
     ]
     for name, outcome in outcomes.items():
         strength = ", ".join(f"{s:g}" for s in outcome.strengths) or "–"
@@ -36,7 +36,7 @@ def table(outcomes):
         if outcome.extrapolated:
             loop = f"~ {loop} (extrapolated)"
         lines.append(
-            f"{name:18}{outcome.test:10.2f}  {strength:14}{outcome.epoch_seconds:9.4f}   "
+            f"{name:25}{outcome.test:10.2f}  {strength:14}{outcome.epoch_seconds:9.4f}   "
             f"{ours:>11}   {loop}"
         )
     return "\n".join(lines)

@@ -44,8 +44,8 @@ METHODS = [
     Method("pooled", None),
     # ρ ‖W (I − 11ᵀ/K)‖², the distance of the schools from their mean
     Method("pairwise", lambda K: PairwiseReg(1 / (2 * K)), (800, 400, 200, 100, 50, 25)),
-    Method("trace norm", lambda K: TraceNorm(), (800, 400, 200, 100, 50)),
-    Method("group lasso", lambda K: GroupLasso(), (100, 30, 10, 3)),
+    Method("trace norm", lambda K: TraceNorm(), (1600, 800, 400, 200, 100)),
+    Method("group lasso", lambda K: GroupLasso(), (1000, 300, 100, 30, 10)),
 ]
 
 

@@ -71,7 +71,7 @@ def prepared(flights_data, data, seed=0):
     return flights_data.prepare(table, 0.1, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("script", ["flights.py", "from_double_loop.py"])
+@pytest.mark.parametrize("script", ["flights.py", "from_double_loop.py", "school.py"])
 def test_help(script, flights):
     command = [sys.executable, str(EXAMPLES / script), "--help"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -188,3 +188,95 @@ def test_mended_line_equals_the_double_loop():
     ):
         torch.testing.assert_close(ours, theirs)
     assert example.compare(5, steps=2, seed=0)[2] < 1e-5
+
+
+def test_exact_heads_are_the_minimum_of_the_loops_objective(flights, flights_data, data):
+    """On the layer of the pooled model no step from the exact heads brings the objective down."""
+    from tqdm import tqdm
+
+    problem = prepared(flights_data, data)
+    start = flights.pretrain(problem, num_hidden=4, seed=0, steps=20)
+    rows = {method.name: method for method in flights.methods(problem.models, quick=True)}
+    for name in ("pairwise", "graph", "pairwise + graph"):
+        with tqdm(disable=True) as progress:
+            outcome = flights.choose_exact(rows[name], start, problem, progress)
+        guess = problem.test.y.std().item() * problem.minutes
+        assert 0 < outcome.test < 0.5 * guess and outcome.epoch_seconds > 0
+        strengths = outcome.strengths
+        half = len(problem.train.y) / 2
+        penalty = rows[name].regularizer(*(half * s for s in strengths))
+        x, y, task = (
+            flights.hidden(start, problem.train),
+            problem.train.y.double(),
+            problem.train.task,
+        )
+        model = flights.MultiTaskRegressor(penalty, fit_intercept=False, tasks=range(12), tol=1e-10)
+        W = model.fit(x, y, task).coef_.requires_grad_()
+        loss = ((x * W[task]).sum(1) - y).square().mean() + rows[name].regularizer(*strengths)(W)
+        (gradient,) = torch.autograd.grad(loss, W)
+        assert gradient.norm() < 1e-7 * loss
+
+
+@pytest.fixture
+def school():
+    pytest.importorskip("scipy", reason="the School example reads a file with scipy")
+    import school
+
+    return school
+
+
+def school_file(path):
+    """20 schools that lean to one side, in the form of the School data."""
+    import numpy as np
+    from scipy import io
+
+    rng = np.random.default_rng(0)
+    cells = np.empty((2, 1, 20), dtype=object)
+    for k in range(20):
+        n = int(rng.integers(15, 30))
+        x = np.column_stack([rng.normal(size=(n, 3)), rng.integers(0, 2, n), np.ones(n)])
+        w = np.array([1.0, 2.0, -1.0, 3.0, 20.0]) + 0.3 * rng.normal(size=5)
+        cells[0, 0, k], cells[1, 0, k] = x, (x @ w + rng.normal(size=n))[:, None]
+    io.savemat(path, {"X": cells[0], "Y": cells[1]})
+    return path
+
+
+def test_school_without_data_says_what_to_do(school, tmp_path):
+    with pytest.raises(SystemExit, match=r"needs the School data[^\0]*--data"):
+        school.main(["--data", str(tmp_path / "nothing.mat")])
+
+
+def test_school_splits_inside_the_schools(school, tmp_path):
+    import numpy as np
+
+    rows = school.load(school_file(tmp_path / "small.mat"))
+    train, test = school.split(rows, 0.75, seed=3)
+    for k in range(20):
+        count = (rows.school == k).sum()
+        assert (train.school == k).sum() == round(0.75 * count)
+        assert (test.school == k).sum() == count - round(0.75 * count)
+    assert not np.array_equal(train.y, school.split(rows, 0.75, seed=4)[0].y)
+    scaled, others = school.standardised(train, test)
+    assert np.allclose(scaled.X[:, :-1].mean(0), 0) and np.allclose(scaled.X[:, :-1].std(0), 1)
+    assert (scaled.X[:, -1] == 1).all() and (others.X[:, -1] == 1).all()
+    assert abs(scaled.y.mean()) < 1e-9
+
+
+def test_school_table(school, tmp_path, capsys):
+    results = school.main(["--quick", "--data", str(school_file(tmp_path / "small.mat"))])
+    assert list(results) == [method.name for method in school.METHODS]
+    assert all(len(runs) == 2 for runs in results.values())
+    error = {name: sum(run.rmse for run in runs) / 2 for name, runs in results.items()}
+    assert 0.8 < error["pairwise"] < 1.5  # noise has deviation 1
+    assert "pairwise" in capsys.readouterr().out
+
+
+def test_school_errors_are_those_of_the_field(school):
+    """Two splits of the ten: the bounds leave room for either side of their mean."""
+    if not school.DATA.is_file():
+        pytest.skip(f"needs the School data, not found at {school.DATA}")
+    results = school.main(["--quick"])
+    error = {name: sum(run.rmse for run in runs) / 2 for name, runs in results.items()}
+    assert 9.7 < error["pairwise"] < 10.15
+    assert error["pairwise"] < error["pooled"] < 10.6
+    assert error["pairwise"] < error["single-task ridge"]

@@ -19,7 +19,9 @@ from linear_oracles import (
     problem,
 )
 
+from mtlfast import TaskGraph
 from mtlfast.linear_model import MultiTaskClassifier, MultiTaskRegressor
+from mtlfast.nn import GraphReg, PairwiseReg
 
 TIGHT = {"tol": 1e-10, "max_iter": 50_000}
 STRENGTH = {"pairwise": 0.05, "graph": 0.8, "ridge": 0.3, "trace": 2.0, "group": 1.5, "tv": 0.7}
@@ -316,6 +318,24 @@ def test_classifier_against_cvxpy(kinds, fit_intercept):
 def test_every_solver_finds_the_same_minimum(kinds, solver):
     model, _ = against_cvxpy(problem(seed=5), with_strengths(kinds), tol=1e-8, solver=solver)
     assert solver in model.solver_
+
+
+@pytest.mark.parametrize("strength", [100.0, 1e4])
+def test_all_edges_closed_beside_another_norm(strength):
+    """Differences that vanish are no measure of how far the splitting is."""
+    against_cvxpy(problem(K=12, d=4, seed=4), [("tv", strength), ("trace", 2.0)], tol=1e-8)
+
+
+def test_the_graph_of_groups():
+    """Groups are stored without their edges."""
+    data = problem(K=8, d=3, seed=9)
+    label = np.arange(8) % 3
+    data.A[:] = (label[:, None] == label) & ~np.eye(8, dtype=bool)
+    graph = TaskGraph.groups(torch.from_numpy(label))
+    W, _ = dense_solution(data, [("graph", 0.8), ("pairwise", 0.05)], True)
+    model = MultiTaskRegressor([GraphReg(graph, 0.8), PairwiseReg(0.05)], **TIGHT)
+    model.fit(data.X, data.y, data.task)
+    np.testing.assert_allclose(model.coef_, W, atol=1e-7)
 
 
 def test_more_features_than_rows_against_cvxpy():

@@ -97,7 +97,7 @@ def _degrees(graph):
     out = torch.zeros(graph.num_tasks, dtype=torch.float64, device=graph.device)
     if graph.is_groups:
         size = graph.group_ptr.diff()
-        out[graph.member] = (2.0 * (size - 1)).repeat_interleave(size)
+        out[graph.member] = 2.0 * (size - 1).double().repeat_interleave(size)
         return out
     row = torch.arange(graph.num_tasks, device=graph.device)
     row = row.repeat_interleave(graph.row_ptr.diff())

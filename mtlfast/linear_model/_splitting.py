@@ -21,10 +21,12 @@ from dataclasses import dataclass
 import torch
 
 from mtlfast._edge_dual import EdgeDual
+from mtlfast.graph import graph_reg
 from mtlfast.linear_model._quadratic import System
 
 _INNER = 0.1  # how far conjugate gradients bring down the residual of one step
 _CHECK = 10  # steps between two looks at the gap
+_LEAST = 0.03  # of the norm of W: below, differences over edges count as closed
 _RELAX = 1.6  # over-relaxation of the norms of W
 
 
@@ -77,8 +79,11 @@ class _Edges:
     def step(self, W, rho, look):
         before = self.U.clone() if look else None
         out = self.dual.step_(self.U, W, 1.0 / rho)
-        if look:  # all differences may vanish, W does not
-            length = self.weight**0.5 * float(W.norm())
+        if look:
+            # where every edge closes, A W tends to 0: then a share of W is the measure, or the
+            # penalty ρ would grow without end
+            least = _LEAST * self.weight**0.5 * float(W.norm())
+            length = max(float(graph_reg(W, self.graph)) ** 0.5, least)
             self.primal = _ratio(float(torch.dist(self.U, before)), length)
         return out
 
