@@ -79,7 +79,9 @@ class _Edges:
     def step(self, W, rho, look):
         before = self.U.clone() if look else None
         out = self.dual.step_(self.U, W, 1.0 / rho)
-        if look:  # all differences may vanish, W does not: then a share of W is the measure
+        if look:
+            # where every edge closes, A W tends to 0: then a share of W is the measure, or the
+            # penalty ρ would grow without end
             least = _LEAST * self.weight**0.5 * float(W.norm())
             length = max(float(graph_reg(W, self.graph)) ** 0.5, least)
             self.primal = _ratio(float(torch.dist(self.U, before)), length)
