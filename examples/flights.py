@@ -211,9 +211,7 @@ def choose_exact(method, start, flights, progress):
     for strengths in method.strengths:
         progress.set_postfix_str(f"{method.name}, exact")
         penalty = method.regularizer(*(half * strength for strength in strengths))
-        model = MultiTaskRegressor(
-            penalty, fit_intercept=False, tasks=range(flights.num_tasks), max_iter=10_000
-        )
+        model = MultiTaskRegressor(penalty, fit_intercept=False, tasks=range(flights.num_tasks))
         began = time.perf_counter()
         model.fit(x["train"], flights.train.y.double(), flights.train.task)
         seconds = time.perf_counter() - began

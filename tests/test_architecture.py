@@ -51,6 +51,7 @@ LINEAR_MODEL_LAYERS = [
     {"_logistic"},
     {"_fit"},
     {"_quadratic", "_splitting"},
+    {"_ties"},
     {"_statistics", "_penalties", "_progress"},
     {"_data", "_labels"},
     {"_names"},

@@ -168,6 +168,27 @@ def test_pairwise_and_ridge_take_one_step(pairs):
     torch.testing.assert_close(out.coef, wanted, rtol=1e-7, atol=1e-7)
 
 
+GROUPS = TaskGraph.groups([0, 1, 0, 0, 2, 1, 0])
+
+
+@pytest.mark.parametrize("statistics", [GramSquares, RowSquares])
+@pytest.mark.parametrize("strength", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("pairs", [[], [PairwiseReg(0.2)]], ids=["", "pairs"])
+def test_groups_are_inverted_exactly(pairs, strength, statistics):
+    """One step with Gram matrices; with their diagonals alone, still far fewer than tasks."""
+    penalties = [GraphReg(GROUPS, strength), Ridge(0.1), *pairs]
+    out = fit(penalties, statistics=statistics)
+    assert out.converged and out.n_iter <= (2 if statistics is GramSquares else 100)
+    torch.testing.assert_close(out.coef, dense(penalties), rtol=1e-6, atol=1e-6)
+
+
+def test_groups_beside_another_graph():
+    penalties = [GraphReg(GROUPS, 3.0), GraphReg(CHAIN, 0.5), PairwiseReg(0.01), Ridge(0.1)]
+    out = fit(penalties)
+    assert out.converged
+    torch.testing.assert_close(out.coef, dense(penalties), rtol=1e-7, atol=1e-7)
+
+
 def test_a_zero_target_is_fitted_by_zero():
     r = rows()
     r = Rows(r.X, torch.zeros_like(r.y), None, r.ptr)

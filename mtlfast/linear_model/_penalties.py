@@ -62,6 +62,10 @@ class Quadratic:
     def couples(self):
         return self.pairs > 0 or bool(self.graphs)
 
+    def groups(self):
+        """The first (graph of groups, strength), or None."""
+        return next((pair for pair in self.graphs if pair[0].is_groups), None)
+
     def plus(self, *, ridge=0.0, graphs=()):
         return Quadratic(self.num_tasks, self.ridge + ridge, self.pairs, [*self.graphs, *graphs])
 
@@ -87,6 +91,11 @@ class Quadratic:
         """The diagonal of its Hessian, one number a task."""
         out = torch.full((self.num_tasks,), 2 * self.ridge, dtype=torch.float64, device=device)
         out += 4 * (self.num_tasks - 1) * self.pairs
+        return out + self.graph_diagonal(device)
+
+    def graph_diagonal(self, device):
+        """The part of the diagonal that comes from graphs."""
+        out = torch.zeros(self.num_tasks, dtype=torch.float64, device=device)
         for graph, strength in self.graphs:
             out.add_(_degrees(graph).to(device), alpha=2 * strength)
         return out

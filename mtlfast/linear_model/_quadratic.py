@@ -2,13 +2,14 @@
 
 The optimum of Σ_k ½⟨w_k, G_k w_k⟩ − ⟨c_k, w_k⟩ + q(W), q quadratic with Hessian Q ⊗ I, solves
 (G + Q) W = C. The preconditioner inverts the blocks G_k + Q_kk I of the tasks, and beside them the
-pairwise distance exactly: its Hessian 4Kρ(I − 11ᵀ/K) is a multiple of I and a matrix of rank d
-(Woodbury), so that ridge and pairwise alone need one step.
+pairwise distance and a graph of groups exactly, so that with ridge they need one step.
 """
 
 from dataclasses import dataclass
 
 import torch
+
+from mtlfast.linear_model._ties import Blocks, Tied
 
 _INDEFINITE = (
     "the penalties must be convex: a graph's negative weights make their sum with the loss "
@@ -28,49 +29,54 @@ class Solved:
 class System:
     """(G + Q) W = C for changing C."""
 
-    def __init__(self, squares, quadratic):
-        self.squares, self.quadratic = squares, quadratic
-        self._inverse = self._pull = None
+    def __init__(self, squares, quadratic, *, majorises=False):
+        """With ``majorises`` the preconditioner is no smaller than G + Q itself."""
+        self.squares, self.quadratic, self._majorises = squares, quadratic, majorises
+        self._inverse = None
 
     def product(self, W):
         return self.squares.product(W).add_(self.quadratic.grad(W))
 
     def _prepare(self):
         squares, quadratic = self.squares, self.quadratic
-        shift = quadratic.diagonal(squares.device) + 4 * quadratic.pairs
-        if squares.gram is None:
-            diagonal = squares.diagonal() + shift[:, None]
-            self._inverse = 1 / torch.where(diagonal > 0, diagonal, 1.0)
-            if quadratic.pairs:
-                self._pull = self._woodbury(self._inverse * squares.diagonal(), shift)
-            return
-        self._inverse = inverses(squares.gram, shift)
-        if quadratic.pairs:
-            part = torch.bmm(self._inverse, squares.gram)
-            self._pull = self._woodbury(part, shift)
-
-    def _woodbury(self, part, shift):
-        """4ρ S⁻¹ with S = I − 4ρ Σ M_k⁻¹ = mean_k M_k⁻¹ (M_k − 4Kρ I), which does not cancel."""
-        rho, K = self.quadratic.pairs, self.squares.num_tasks
-        rest = shift - 4 * K * rho
-        if part.dim() == 2:
-            S = (part + self._inverse * rest[:, None]).mean(0).diag()
+        device, K = squares.device, squares.num_tasks
+        shift = quadratic.diagonal(device) + 4 * quadratic.pairs
+        if self._majorises:  # a Laplacian is no larger than twice its diagonal
+            shift += quadratic.graph_diagonal(device)
+        groups = None if self._majorises else quadratic.groups()
+        if groups is not None:
+            graph, strength = groups
+            size = torch.zeros(K, dtype=torch.float64, device=device)
+            size[graph.member] = (
+                graph.group_ptr.diff().double().repeat_interleave(graph.group_ptr.diff())
+            )
+            shift += 4 * strength * (size > 0)
+        self._shift, rest = shift[:, None], shift
+        gram = squares.gram
+        if gram is None:
+            gram = squares.diagonal()
+            diagonal = gram + self._shift
+            self._inverse = Blocks(1 / torch.where(diagonal > 0, diagonal, 1.0))
         else:
-            S = part.mean(0) + torch.einsum("k,kij->ij", rest / K, self._inverse)
-        return 4 * rho * torch.linalg.pinv(S, rtol=1e-13)
-
-    def _blocks(self, R):
-        if self._inverse.dim() == 2:
-            return self._inverse * R
-        return torch.bmm(self._inverse, R[:, :, None])[:, :, 0]
+            self._inverse = Blocks(inverses(gram, shift))
+        if groups is not None:
+            rest = rest - 4 * strength * size
+            sets = graph.group_ptr, graph.member
+            self._inverse = Tied(self._inverse, gram, rest, 4 * strength, *sets)
+        if quadratic.pairs:
+            rest = rest - 4 * K * quadratic.pairs
+            sets = torch.tensor([0, K], device=device), torch.arange(K, device=device)
+            self._inverse = Tied(self._inverse, gram, rest, 4 * quadratic.pairs, *sets)
 
     def precondition(self, R):
         if self._inverse is None:
             self._prepare()
-        Z = self._blocks(R)
-        if self._pull is not None:
-            Z += self._blocks((self._pull @ Z.sum(0)).expand_as(R))
-        return Z
+        return self._inverse.apply(R)
+
+    def step(self, R):
+        """The preconditioned R and its product with G, which needs no Gram matrices."""
+        Z = self.precondition(R)
+        return Z, (R - self._shift * Z).add_(self._inverse.ties(Z))
 
     def solve(self, C, *, start=None, tol, max_iter, progress=None):
         """W with ‖C − (G + Q)W‖ ≤ tol·‖C‖, or as small as the digits of W let it be."""
@@ -78,13 +84,22 @@ class System:
         W = torch.zeros_like(C) if start is None else start.clone()
         R = C.clone() if start is None else C - self.product(W)
         residual, n_iter = float(R.norm()), 0
-        direction = energy = None
+        direction = energy = along = None  # along: G · direction
+        by_steps = self.squares.gram is not None
         goal = tol * norm
         while residual > goal and n_iter < max_iter:
-            Z = self.precondition(R)
+            if by_steps:
+                Z, image = self.step(R)
+            else:
+                Z = self.precondition(R)
+                image = self.squares.product(Z)
             before, energy = energy, float((R * Z).sum())
-            direction = Z if direction is None else Z.add_(direction, alpha=energy / before)
-            image = self.product(direction)
+            if direction is None:
+                direction, along = Z, image
+            else:
+                direction = Z.add_(direction, alpha=energy / before)
+                along = image.add_(along, alpha=energy / before)
+            image = self.quadratic.grad(direction).add_(along)
             curvature = float((direction * image).sum())
             if curvature <= 0:
                 if curvature < -1e-10 * float(direction.norm() * image.norm()):
@@ -100,8 +115,8 @@ class System:
                 if residual > goal and residual <= _ROUNDING * self._size(W):
                     is_exact = True
                     break
-                if residual > 2 * drifted:
-                    direction = None  # start anew from the true residual
+                if residual > 2 * drifted:  # start anew from the true residual
+                    direction, by_steps = None, False
             if progress is not None:
                 progress(n_iter, residual / norm)
         return Solved(W, residual / norm if norm else 0.0, n_iter, is_exact)
