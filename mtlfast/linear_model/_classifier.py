@@ -29,7 +29,9 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
         coef_, intercept_: ``[K, d]`` and ``[K]`` for two classes, else ``[K, C, d]`` and
             ``[K, C]``.
-        objective_: the sum over the C problems; ``gap_`` and ``n_iter_``: their largest.
+        objective_: the sum over the C problems; ``gap_`` and ``n_iter_``: their largest. Steps are
+            Newton's, each a fit of weighted squares; ``gap_`` is the larger of that fit's and of
+            how far the gradients of loss and squares differ there, relative to that at W = 0.
 
     Raises (in ``fit``):
         ValueError: y is continuous, or all rows are of one class.

@@ -90,7 +90,10 @@ class MultiTaskRegressor(SquaresModel):
         fit_intercept: whether each task has an intercept; else ``intercept_`` is 0.
         tol: relative optimality at which the solver stops, > 0.
         max_iter: iterations at most; a ConvergenceWarning tells that they did not suffice.
-        solver: ``"auto"``, ``"cg"``, ``"fista"`` or ``"admm"``.
+        solver: ``"cg"``, preconditioned conjugate gradients for quadratic penalties (pairwise,
+            graph, ridge); ``"fista"``, accelerated proximal gradients with restarts for one trace
+            norm or group lasso beside them; ``"admm"``, a splitting method for any sum with norms
+            and total variations; ``"auto"``, the quickest of those that can.
         tasks: labels of all tasks, in the order of the rows of W and of the nodes of a graph.
             By default the sorted labels that occur; with a graph of K nodes and integer labels in
             [0, K), ``range(K)``. Needed where tasks without rows have other labels.
@@ -105,7 +108,12 @@ class MultiTaskRegressor(SquaresModel):
     Attributes:
         coef_, intercept_: ``[K, d]`` and ``[K]``; tensors where X was one, else NumPy arrays.
         tasks_: NumPy array ``[K]`` of labels, in the order of the rows of ``coef_``.
-        objective_: the minimum found; ``gap_``: how far it may be from the optimum, relatively.
+        objective_: the minimum found, of the sum above.
+        gap_: what was at most ``tol`` where the fit converged. With quadratic penalties the norm of
+            the objective's gradient, relative to that at W = 0. With norms the larger of the
+            relative duality gap, (objective − Lagrangian at dual feasible multipliers)/objective,
+            and the relative residual of the Lagrangian's gradient; ``"fista"``: the smallest
+            subgradient found, relative to the gradient at W = 0.
         n_iter_, solver_: iterations, and the solver that was used.
         n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
 
