@@ -93,8 +93,7 @@ struct Vectors<Row<0, SHORT>> {
   MTLFAST_INLINE Vec4& operator[](int64_t v) { return x[v]; }
 };
 
-#define MTLFAST_EACH(v, row) \
-  _Pragma("GCC unroll 8") for (int64_t v = 0; v < (row).count(); ++v)
+#define MTLFAST_EACH(v, row) for (int64_t v = 0; v < (row).count(); ++v)
 
 // sum = Σ of the rows of U that end at task i; E of them in all.
 template <class R>
