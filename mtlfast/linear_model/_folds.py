@@ -62,7 +62,10 @@ def fold_of_rows(codes, num_folds, random_state):
 
     Each task goes on where the one before it stopped, so that folds are equally large as well.
     """
-    rng = np.random.default_rng(random_state)
+    try:
+        rng = np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"random_state must be a seed of NumPy, got {error}") from None
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
     folds = np.empty(len(codes), dtype=np.int64)
