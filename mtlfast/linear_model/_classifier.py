@@ -37,8 +37,9 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         ValueError: y is continuous, or all rows are of one class.
 
     A task whose rows are all of one class has no finite intercept of its own: it takes that of
-    all rows together. Without a penalty, data that can be separated have no optimum, and the fit
-    ends with a ConvergenceWarning.
+    all rows together. Data that can be separated have no optimum without a penalty that bounds W:
+    the fit ends where the loss is almost flat, within ``tol``, at large coefficients; or, if that
+    takes more than ``max_iter`` steps, with a ConvergenceWarning.
 
     All of scikit-learn's estimator checks pass, but the one of the array API, which does not apply.
 

@@ -97,10 +97,10 @@ def fit_logistic(
                 whole_step = loss.value(z_new) + penalty.value(W_new)
                 if whole_step <= value * (1 + tol):
                     step, value_new = 1.0, whole_step
+            if step == 0 and inner == sharpest:
+                break  # no digits are left
+            sharp |= step < 0.5  # near the optimum a rough step leads uphill
             if step == 0:
-                if inner == sharpest:
-                    break  # no digits are left
-                sharp = True  # near the optimum a rough step leads uphill
                 continue
             if step < 1:
                 W_new, b_new, z_new = (

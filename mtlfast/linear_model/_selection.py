@@ -36,7 +36,9 @@ def strengths(penalty, factors):
         [[2.0, 6.0]]
     """
     if not hasattr(factors, "__iter__"):
-        raise TypeError(f"strengths: factors must be a list of numbers, got {type(factors).__name__}")
+        raise TypeError(
+            f"strengths: factors must be a list of numbers, got {type(factors).__name__}"
+        )
     factors = [check_number("strengths", "factors", factor) for factor in factors]
     if isinstance(penalty, (list, tuple)):
         columns = [strengths(term, factors) for term in penalty]

@@ -117,7 +117,8 @@ class _Look:
         self.least = _FIT * 0.5 * squares.yy
         self.gap = self.above(self.smooth + sum(block.value(W) for block in blocks))
         self.primal = max(block.primal for block in blocks)
-        self.dual = _ratio(float(miss.norm()), float(pull.norm()))
+        pulled = max(float(pull.norm()), _LEAST * float(squares.moment.norm()))
+        self.dual = _ratio(float(miss.norm()), pulled)
 
     def above(self, objective):
         gap = _ratio(objective - self.lagrangian, max(objective, self.least))
