@@ -108,9 +108,14 @@ def fit_logistic(
                 )
             else:
                 gap = reached
+            # max_iter steps did not solve the model to tol, and what they gave is no better
+            idle = not is_exact and inner_gap > tol and value - value_new <= 0.1 * tol * value
             W, b, z, value = W_new, b_new, z_new, value_new
             if progress is not None:
                 progress(n_iter, gap)
+            if idle and inner == sharpest:
+                break
+            sharp |= idle
     check_finite(name, W)
     return Fit(W, b, value, gap, n_iter, gap <= tol, used)
 
