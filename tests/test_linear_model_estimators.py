@@ -21,7 +21,14 @@ from mtlfast.linear_model import (
     _classifier,
     _estimators,
 )
-from mtlfast.nn import GraphReg, PairwiseReg, Ridge, TraceNorm
+from mtlfast.nn import (
+    GraphReg,
+    GraphTotalVariation,
+    GroupLasso,
+    PairwiseReg,
+    Ridge,
+    TraceNorm,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(0)
@@ -378,6 +385,26 @@ def test_a_warm_start_of_a_classifier(labels, monkeypatch):
     assert starts[-1] is None
 
 
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        [TraceNorm(0.5), GroupLasso(0.5)],
+        [Ridge(0.1), GraphTotalVariation(TaskGraph.chain(K), 1.0)],
+    ],
+    ids=["norms", "variation"],
+)
+@pytest.mark.parametrize("tol", [1e-5, 1e-8])
+def test_a_classifier_that_starts_at_its_optimum_stays_there(penalty, tol):
+    model = MultiTaskClassifier(penalty, warm_start=True, tol=tol).fit(X, SIGN, TASK)
+    objective = model.objective_
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model.fit(X, SIGN, TASK)
+    assert model.gap_ <= tol
+    assert model.n_iter_ <= 3
+    assert model.objective_ == pytest.approx(objective, rel=tol)
+
+
 def test_a_fit_that_stops_early_says_so():
     for estimator, y in ((MultiTaskRegressor, Y), (MultiTaskClassifier, SIGN)):
         model = estimator(TraceNorm(3.0), max_iter=1)
@@ -467,6 +494,9 @@ BAD_SETTINGS = [
     ({"tol": 0}, ValueError, "tol must be finite and > 0, got 0.0"),
     ({"tol": "1"}, TypeError, "tol must be a number, got str"),
     ({"max_iter": 0}, ValueError, "max_iter must be >= 1, got 0"),
+    ({"fit_intercept": 2}, TypeError, "fit_intercept must be a bool, got int"),
+    ({"fit_intercept": None}, TypeError, "fit_intercept must be a bool, got NoneType"),
+    ({"device": "meta"}, ValueError, "device must hold numbers, got 'meta'"),
     ({"max_iter": 2.0}, TypeError, "max_iter must be an int, got float"),
     (
         {"solver": "sgd"},
@@ -505,6 +535,13 @@ def test_a_device_that_cannot_be_used():
         MultiTaskRegressor(device="cuda").fit(sparse.csr_array(X), Y, TASK)
     with pytest.raises(ValueError, match=r"MultiTaskRegressor\.fit: device must be one of torch's"):
         MultiTaskRegressor(device="abacus").fit(X, Y, TASK)
+    with pytest.raises(
+        TypeError, match=r"MultiTaskRegressor\.fit: X must hold numbers, got a meta"
+    ):
+        MultiTaskRegressor().fit(torch.ones(3, 2, device="meta"), [1, 2, 3])
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"MultiTaskRegressor\.fit: device must be there"):
+            MultiTaskRegressor(device="cuda").fit(X, Y, TASK)
 
 
 def test_a_bad_row_is_named():

@@ -50,6 +50,7 @@ BAD_STRENGTHS = [
     ("ridge", [1], TypeError, "strengths: penalty must be a regularizer, got str"),
     ([Ridge(), None], [1], TypeError, "strengths: penalty must be a regularizer, got NoneType"),
     (Ridge(), [-1], ValueError, "strengths: factors must be finite and >= 0, got -1.0"),
+    (Ridge(), 1.0, TypeError, "strengths: factors must be a list of numbers, got float"),
     (Ridge(), ["1"], TypeError, "strengths: factors must be a number, got str"),
 ]
 
@@ -190,6 +191,8 @@ BAD = [
     ({"penalty_grid": []}, ValueError, "penalty_grid must hold at least one penalty, got none"),
     ({"penalty_grid": Ridge()}, TypeError, "penalty_grid must be a list of penalties, got Ridge"),
     ({"penalty_grid": ["ridge"]}, TypeError, "penalty must"),
+    ({"random_state": "a"}, TypeError, "random_state must be a seed of NumPy, got"),
+    ({"random_state": -1}, ValueError, "random_state must be a seed of NumPy, got"),
     ({"cv": 1}, ValueError, "cv must be in [2, n_samples=86], got 1"),
     ({"tol": -1}, ValueError, "tol must be finite and > 0, got -1.0"),
 ]

@@ -8,6 +8,7 @@ from mtlfast import TaskGraph
 from mtlfast.linear_model._data import Rows
 from mtlfast.linear_model._fit import fit_squares
 from mtlfast.linear_model._penalties import check_penalties, split
+from mtlfast.linear_model._progress import Progress
 from mtlfast.linear_model._quadratic import System
 from mtlfast.linear_model._splitting import admm, fista
 from mtlfast.linear_model._statistics import (
@@ -203,6 +204,59 @@ def test_negative_edges_that_make_the_sum_indefinite_are_refused():
         fit([GraphReg(graph, 1.0)])
 
 
+def test_negative_edges_beside_a_norm_are_refused_by_name():
+    graph = TaskGraph.from_edges([[0], [1]], [-1e3], num_tasks=K)
+    with pytest.raises(ValueError, match=r"^fit: the penalties must be convex"):
+        fit([GraphReg(graph, 1.0), TraceNorm(1.0)])
+
+
+def test_a_huge_graph_is_not_called_indefinite():
+    assert not fit([GraphReg(CHAIN, 1e150)]).converged
+
+
+@pytest.mark.parametrize("penalty", [PairwiseReg(1e13), GraphReg(CHAIN, 1e13)])
+def test_a_gap_that_rounding_leaves_is_told(penalty):
+    out = fit([penalty], tol=1e-6)
+    assert out.gap > 1e-6
+    assert not out.converged
+
+
+def test_groups_of_one_task_each_are_no_penalty():
+    out = fit([GraphReg(TaskGraph.groups(list(range(K))), 2.0)])
+    torch.testing.assert_close(out.coef, fit([]).coef)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_a_perfect_fit_under_total_variation_converges(scale):
+    r = rows(sizes=[5] * K)
+    r = Rows(r.X, scale * r.X.sum(1), None, r.ptr)
+    out = fit([GraphTotalVariation(CHAIN, 1.0)], r, tol=1e-6, max_iter=1000)
+    assert out.converged
+    torch.testing.assert_close(out.coef, torch.full_like(out.coef, scale), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("penalties", [[], [PairwiseReg(1.0)], [TraceNorm(1.0)]])
+def test_squares_that_overflow_are_refused(penalties):
+    r = rows()
+    for part in (Rows(r.X * 1e200, r.y, None, r.ptr), Rows(r.X, r.y * 1e200, None, r.ptr)):
+        with pytest.raises(ValueError, match=r"^fit: X, y and sample_weight must be such that"):
+            fit(penalties, part)
+
+
+def test_coefficients_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match=r"^fit: X, y, sample_weight and strengths must be of"):
+        fit([PairwiseReg(1e300)])
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("value", [0.1, 1e8 + 0.1])
+def test_a_constant_feature_leaves_no_rounding_to_fit(value, weighted):
+    r = rows(weighted=weighted)
+    r.X[:, 2] = value
+    for penalties in ([], [Ridge(1e-30)]):
+        assert fit(penalties, r).coef[:, 2].abs().max() < 1e-14
+
+
 def test_negative_edges_beside_enough_ridge_are_solved():
     graph = TaskGraph.from_edges([[0], [1]], [-1.0], num_tasks=K)
     out = fit([GraphReg(graph, 1.0), Ridge(4.0)])
@@ -240,6 +294,11 @@ def test_a_bar_tells_how_far_it_is(capsys):
     assert told.out == ""
     assert told.err.startswith("\rfit (admm) |") and told.err.endswith("s\n")
     assert "#" * 30 in told.err
+    bar = Progress("fit", 1e-6)
+    for n_iter, gap in ((1, 1.0), (2, 0.1), (3, 0.01)):
+        bar(n_iter, gap)
+    bar.close()
+    assert " 3 iterations" in capsys.readouterr().err
     fit([TraceNorm(1.0)])
     assert capsys.readouterr().err == ""
 

@@ -23,7 +23,8 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
 
     Args:
         penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
-            unknown: as in :class:`MultiTaskRegressor`, and so is the cost.
+            unknown: as in :class:`MultiTaskRegressor`, and so is the cost. ``max_iter`` bounds
+            Newton's steps, and the iterations inside each of them.
 
     Attributes: those of :class:`MultiTaskRegressor`, and:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
@@ -37,8 +38,9 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         ValueError: y is continuous, or all rows are of one class.
 
     A task whose rows are all of one class has no finite intercept of its own: it takes that of
-    all rows together. Without a penalty, data that can be separated have no optimum, and the fit
-    ends with a ConvergenceWarning.
+    all rows together. Data that can be separated have no optimum without a penalty that bounds W:
+    the fit ends where the loss is almost flat, within ``tol``, at large coefficients; or, if that
+    takes more than ``max_iter`` steps, with a ConvergenceWarning.
 
     All of scikit-learn's estimator checks pass, but the one of the array API, which does not apply.
 

@@ -134,7 +134,7 @@ def read_features(function, X, device=None, min_rows=1):
     _check_finite_rows(function, values)
     device = _read_device(function, home if device is None else device)
     if isinstance(values, torch.Tensor):
-        values = values.to(device)
+        values = _move(function, values, device)
     elif device.type != "cpu":
         raise NotImplementedError(
             f"{function}: device must be the CPU for a sparse X, got {device}"
@@ -208,6 +208,19 @@ def _read_device(function, device):
         raise ValueError(f"{function}: device must be one of torch's, got {device!r}") from None
 
 
+def _move(function, values, device):
+    """To a device that may not be there; CUDA's absence is an AssertionError of torch."""
+    try:
+        moved = values.to(device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"{function}: device must be there and take float64, got {str(device)!r}: {error}"
+        ) from None
+    if moved.is_meta:
+        raise ValueError(f"{function}: device must hold numbers, got {str(device)!r}")
+    return moved
+
+
 def _read_vector(function, argument, values, features):
     """A finite float64 vector with an entry for each row, on the device of the features."""
     if isinstance(values, torch.Tensor):
@@ -246,6 +259,8 @@ def _read_tensor(function, argument, tensor):
             f"{function}: {argument} must be a dense tensor or a scipy.sparse matrix, "
             f"got {tensor.layout}"
         )
+    if tensor.is_meta:
+        raise TypeError(f"{function}: {argument} must hold numbers, got a meta tensor")
     return tensor.detach().to(torch.float64)
 
 

@@ -113,19 +113,22 @@ class MultiTaskRegressor(SquaresModel):
             the objective's gradient, relative to that at W = 0. With norms the larger of the
             relative duality gap, (objective − Lagrangian at dual feasible multipliers)/objective,
             and the relative residual of the Lagrangian's gradient; ``"fista"``: the smallest
-            subgradient found, relative to the gradient at W = 0.
+            subgradient found, relative to the gradient at W = 0. An objective below 1e-6 of that
+            at W = 0 counts as so much. A larger ``gap_`` up to 1e-6 passes for converged where
+            rounding leaves no smaller one. All features share these norms: give them like scales.
         n_iter_, solver_: iterations, and the solver that was used.
         n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
 
     Raises (in ``fit``):
         TypeError: entries that are no numbers, a penalty that is no regularizer.
         ValueError: wrong shapes, NaN or Inf (the first such row is named), no rows, no features,
-            labels that are missing or not among ``tasks``, weights < 0 or all 0.
+            labels that are missing or not among ``tasks``, weights < 0 or all 0; numbers whose
+            squares overflow; graphs with negative weights that make the objective indefinite.
         NotImplementedError: a sum of penalties that no solver takes; the text says what is missing.
 
     A task without rows gets its coefficients from its relations, and the intercept with which it
     predicts the mean of y at the mean of x over all rows. A constant feature is confounded with
-    the intercept; it gets a coefficient of 0 from a penalty that wants it small.
+    the intercept; it gets a coefficient of 0 without a penalty, and from one that wants it small.
 
     Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
     and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which

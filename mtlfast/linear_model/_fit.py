@@ -1,5 +1,6 @@
 """From statistics and penalties to the optimum: which solver, and what it certifies."""
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from mtlfast.linear_model._statistics import squares
 __all__ = ["Fit", "check_penalties", "fit_squares", "squares"]
 
 SOLVERS = ("auto", "cg", "fista", "admm")
+ROUNDED = 1e-6  # a gap that is due to rounding alone and up to this counts as converged
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,36 @@ def progress_of(name, solver, tol, verbose):
             progress.close()
 
 
+@contextmanager
+def _named(name):
+    """Refusals of the solvers, which do not know for whom they solve, with the name in front."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_range(name, statistics):
+    """The sums of squares are finite; solvers would end in NaN or in errors of LAPACK."""
+    parts = statistics.moment, statistics.diagonal()
+    if not (math.isfinite(statistics.yy) and all(torch.isfinite(part).all() for part in parts)):
+        raise ValueError(
+            f"{name}: X, y and sample_weight must be such that sums of squares are finite in "
+            "float64, got an overflow; rescale them"
+        )
+
+
+def check_finite(name, W):
+    if not torch.isfinite(W).all():
+        raise ValueError(
+            f"{name}: X, y, sample_weight and strengths must be of a size for float64, got "
+            "coefficients that are not finite; rescale them"
+        )
+
+
 def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progress=None):
     """(W, gap, iterations, is_exact) for a :class:`~mtlfast.linear_model._penalties.Penalty`."""
+    _check_range(name, statistics)
     if penalty.is_smooth:
         quadratic = penalty.quadratic
         if statistics.gram is not None and not quadratic.couples:
@@ -74,15 +104,14 @@ def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progr
             norm = float(statistics.moment.norm())
             return W, float(miss.norm()) / norm if norm else 0.0, 1, True
         system = System(statistics, quadratic)
-        try:
+        with _named(name):
             out = system.solve(
                 statistics.moment, start=start, tol=tol, max_iter=max_iter, progress=progress
             )
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
         return out.W, out.residual, out.n_iter, out.is_exact
     run = fista if solver == "fista" else admm
-    out = run(statistics, penalty, tol=tol, max_iter=max_iter, start=start, progress=progress)
+    with _named(name):
+        out = run(statistics, penalty, tol=tol, max_iter=max_iter, start=start, progress=progress)
     return out.W, out.gap, out.n_iter, False
 
 
@@ -96,5 +125,7 @@ def fit_squares(name, statistics, penalties, *, tol, max_iter, solver, verbose, 
             name, statistics, penalty,
             tol=tol, max_iter=max_iter, solver=solver, start=start, progress=progress,
         )  # fmt: skip
+    check_finite(name, W)
     objective = statistics.loss(W) + penalty.value(W)
-    return Fit(W, statistics.intercept(W), objective, gap, n_iter, is_exact or gap <= tol, solver)
+    converged = gap <= tol or (is_exact and gap <= ROUNDED)
+    return Fit(W, statistics.intercept(W), objective, gap, n_iter, converged, solver)

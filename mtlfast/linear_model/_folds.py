@@ -12,7 +12,7 @@ def read_folds(function, cv, random_state, problem):
     if isinstance(cv, numbers.Integral) and not isinstance(cv, bool):
         if not 2 <= cv <= len(y):
             raise ValueError(f"{function}: cv must be in [2, n_samples={len(y)}], got {cv}")
-        place = fold_of_rows(codes, int(cv), random_state)
+        place = fold_of_rows(codes, int(cv), random_state, function)
         folds = [(np.flatnonzero(place != k), np.flatnonzero(place == k)) for k in range(cv)]
     else:
         if hasattr(cv, "split") and not isinstance(cv, str):
@@ -57,12 +57,17 @@ def _read_fold(function, fold, num_rows):
     return tuple(parts)
 
 
-def fold_of_rows(codes, num_folds, random_state):
+def fold_of_rows(codes, num_folds, random_state, function="fold_of_rows"):
     """The fold of each row, int64 ``[N]``: a task's rows are dealt out in random order.
 
     Each task goes on where the one before it stopped, so that folds are equally large as well.
     """
-    rng = np.random.default_rng(random_state)
+    try:
+        rng = np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{function}: random_state must be a seed of NumPy, got {error}"
+        ) from None
     order = rng.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
     folds = np.empty(len(codes), dtype=np.int64)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import softplus
 
-from mtlfast.linear_model._fit import Fit, choose, progress_of, solve
+from mtlfast.linear_model._fit import Fit, check_finite, choose, progress_of, solve
 from mtlfast.linear_model._penalties import check_penalties, split
 from mtlfast.linear_model._statistics import decision, moments, squares, sums
 
@@ -75,13 +75,14 @@ def fit_logistic(
         W, b = start[0], torch.where(loss.free, start[1], loss.fixed)
     z = decision(rows, W, b)
     value, gap, n_iter, used = loss.value(z) + penalty.value(W), float("inf"), 0, solver
+    sharp, sharpest = False, 0.1 * tol
     with progress_of(name, "newton", tol, verbose) as progress:
         while gap > tol and n_iter < max_iter:
             n_iter += 1
             u, h = loss.model(z)
             statistics = loss.statistics(u, h)
             used = choose(name, solver, penalty, statistics.gram is not None)
-            inner = max(0.1 * tol, min(1e-3, 0.01 * gap))
+            inner = sharpest if sharp else max(sharpest, min(1e-3, 0.01 * gap))
             W_new, inner_gap, _, is_exact = solve(
                 name, statistics, penalty,
                 tol=inner, max_iter=max_iter, solver=used, start=W,
@@ -89,19 +90,33 @@ def fit_logistic(
             b_new = torch.where(loss.free, statistics.intercept(W_new), loss.fixed)
             z_new = decision(rows, W_new, b_new)
             step, value_new = _search(loss, penalty, value, (W, z), (W_new, z_new))
-            if step == 0:
+            # where the model was, its solution is optimal up to how the slopes differ
+            miss = loss.norm(loss.slope(z_new) - h * (z_new - u))
+            reached = max(miss / whole if whole else 0.0, 0.0 if is_exact else inner_gap)
+            if step < 1 and reached <= tol:  # what it rises by is within the tolerance
+                whole_step = loss.value(z_new) + penalty.value(W_new)
+                if whole_step <= value * (1 + tol):
+                    step, value_new = 1.0, whole_step
+            if step == 0 and inner == sharpest:
                 break  # no digits are left
+            sharp |= step < 0.5  # near the optimum a rough step leads uphill
+            if step == 0:
+                continue
             if step < 1:
                 W_new, b_new, z_new = (
                     a + step * (n - a) for a, n in ((W, W_new), (b, b_new), (z, z_new))
                 )
             else:
-                # where the model was, its solution is optimal up to how the slopes differ
-                miss = loss.norm(loss.slope(z_new) - h * (z_new - u))
-                gap = max(miss / whole if whole else 0.0, 0.0 if is_exact else inner_gap)
+                gap = reached
+            # max_iter steps did not solve the model to tol, and what they gave is no better
+            idle = not is_exact and inner_gap > tol and value - value_new <= 0.1 * tol * value
             W, b, z, value = W_new, b_new, z_new, value_new
             if progress is not None:
                 progress(n_iter, gap)
+            if idle and inner == sharpest:
+                break
+            sharp |= idle
+    check_finite(name, W)
     return Fit(W, b, value, gap, n_iter, gap <= tol, used)
 
 

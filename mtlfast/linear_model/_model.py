@@ -53,6 +53,10 @@ class TaskModel(BaseEstimator):
     def _check_settings(self, function):
         """The constructor's arguments but penalties, tasks and device."""
         check_number(function, "tol", self.tol, positive=True)
+        if not isinstance(self.fit_intercept, (bool, np.bool_)):
+            raise TypeError(
+                f"{function}: fit_intercept must be a bool, got {type(self.fit_intercept).__name__}"
+            )
         if isinstance(self.max_iter, bool) or not hasattr(type(self.max_iter), "__index__"):
             raise TypeError(
                 f"{function}: max_iter must be an int, got {type(self.max_iter).__name__}"

@@ -62,6 +62,14 @@ class Quadratic:
     def couples(self):
         return self.pairs > 0 or bool(self.graphs)
 
+    @property
+    def has_negative(self):
+        """Whether a graph has a weight < 0, without which the sum is convex."""
+        return any(
+            not graph.is_groups and bool((graph.weight_as(torch.float64) < 0).any())
+            for graph, _ in self.graphs
+        )
+
     def groups(self):
         """The first (graph of groups, strength), or None."""
         return next((pair for pair in self.graphs if pair[0].is_groups), None)
@@ -149,7 +157,8 @@ def split(name, terms, num_tasks, device):
         elif isinstance(term, PairwiseReg):
             quadratic.pairs += term._factor(num_tasks)
         elif isinstance(term, GraphReg):
-            quadratic.graphs.append((graph.to(device), term._factor(graph)))
+            if graph.num_edges:  # a graph of groups may have none
+                quadratic.graphs.append((graph.to(device), term._factor(graph)))
         elif isinstance(term, GraphTotalVariation):
             edges.append(term)
         else:

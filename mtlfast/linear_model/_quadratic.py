@@ -102,7 +102,9 @@ class System:
             image = self.quadratic.grad(direction).add_(along)
             curvature = float((direction * image).sum())
             if curvature <= 0:
-                if curvature < -1e-10 * float(direction.norm() * image.norm()):
+                # without negative weights it is that of rounding
+                least = -1e-10 * float(direction.norm() * image.norm())
+                if curvature < least and self.quadratic.has_negative:
                     raise ValueError(_INDEFINITE)
                 break
             n_iter += 1

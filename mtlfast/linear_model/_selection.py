@@ -35,6 +35,10 @@ def strengths(penalty, factors):
         >>> [[t.strength for t in both] for both in strengths([PairwiseReg(), TraceNorm(3)], [2])]
         [[2.0, 6.0]]
     """
+    if not hasattr(factors, "__iter__"):
+        raise TypeError(
+            f"strengths: factors must be a list of numbers, got {type(factors).__name__}"
+        )
     factors = [check_number("strengths", "factors", factor) for factor in factors]
     if isinstance(penalty, (list, tuple)):
         columns = [strengths(term, factors) for term in penalty]

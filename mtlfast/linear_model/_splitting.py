@@ -27,6 +27,7 @@ from mtlfast.linear_model._quadratic import System
 _INNER = 0.1  # how far conjugate gradients bring down the residual of one step
 _CHECK = 10  # steps between two looks at the gap
 _LEAST = 0.03  # of the norm of W: below, differences over edges count as closed
+_FIT = 1e-6  # of the squares at W = 0: below, an objective counts as so much
 _RELAX = 1.6  # over-relaxation of the norms of W
 
 
@@ -112,12 +113,16 @@ class _Look:
         self.smooth = squares.loss(W, product) + quadratic.value(W)
         self.lagrangian = self.smooth + float((pull * W).sum())
         self.stationary = _ratio(float(miss.norm()), float(squares.moment.norm()))
+        # of a perfect fit the objective tends to 0, and no gap is small beside it
+        self.least = _FIT * 0.5 * squares.yy
         self.gap = self.above(self.smooth + sum(block.value(W) for block in blocks))
         self.primal = max(block.primal for block in blocks)
-        self.dual = _ratio(float(miss.norm()), float(pull.norm()))
+        pulled = max(float(pull.norm()), _LEAST * float(squares.moment.norm()))
+        self.dual = _ratio(float(miss.norm()), pulled)
 
     def above(self, objective):
-        return max(_ratio(objective - self.lagrangian, objective), self.stationary)
+        gap = _ratio(objective - self.lagrangian, max(objective, self.least))
+        return max(gap, self.stationary)
 
 
 def _ratio(part, whole):

@@ -161,9 +161,13 @@ def _padded(rows, tasks, size, n, values):
 
 
 def _means(x, weight):
+    # away from the first row a constant feature is exactly 0: no rounding is left to fit
+    first = x[:, 0]
+    away = x - first[:, None]
     if weight is None:
-        return x.mean(1)
-    return torch.bmm(weight[:, None], x)[:, 0] / weight.sum(1, keepdim=True).clamp(min=_tiny)
+        return first + away.mean(1)
+    total = weight.sum(1, keepdim=True).clamp(min=_tiny)
+    return first + torch.bmm(weight[:, None], away)[:, 0] / total
 
 
 class GramSquares(_Squares):
