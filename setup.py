@@ -29,9 +29,8 @@ AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"]
 AVX512 = [f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")]
 ISA_FLAGS = {"baseline": []}
 if X86_64:
-    # for machines without AVX2: lanes in pairs of numbers, which -O3 takes twice as long to compile
-    slow = [] if os.environ.get("MTLFAST_SANITIZE") else ["-O1"]
-    ISA_FLAGS = {"baseline": slow, "x86_64_v3": AVX2, "x86_64_v4": [*AVX2, *AVX512]}
+    # baseline is for machines without AVX2: lanes in pairs of numbers, slow to compile with -O3
+    ISA_FLAGS = {"baseline": ["-O1"], "x86_64_v3": AVX2, "x86_64_v4": [*AVX2, *AVX512]}
 
 # -ffp-contract=off: no fused multiply-add behind our back, so that every instruction set gives the
 # same bits. -Wno-psabi: vectors are passed between inlined functions only.
@@ -126,6 +125,13 @@ def quoted(path):
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
+def sanitized(isa):
+    """Baseline and the widest that this machine runs; the kernels are one text for all."""
+    cpuinfo = Path("/proc/cpuinfo")
+    wide = "x86_64_v4" if cpuinfo.exists() and "avx512vl" in cpuinfo.read_text() else "x86_64_v3"
+    return isa in ("baseline", wide)
+
+
 def ninja_file(target, temp, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
@@ -165,7 +171,8 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
     for isa, isa_flags in ISA_FLAGS.items():
         for source in sorted((csrc / "cpu").glob("*.cpp")):
             if source.stem not in once:
-                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
+                plain = ["-fno-sanitize=all", "-O0"] if sanitize and not sanitized(isa) else []
+                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags, *plain])
                 add(source, f"{source.stem}.{isa}", extra)
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
     if cuda:
