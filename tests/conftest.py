@@ -1,4 +1,9 @@
-"""Every test starts from the same seed, two threads, and the widest instruction set."""
+"""Every test starts from the same seed, two threads, and the widest instruction set.
+
+OMP_NUM_THREADS asks for another number of threads: one where processes share the cores.
+"""
+
+import os
 
 import devices
 import pytest
@@ -6,13 +11,15 @@ import torch
 
 from mtlfast import _native
 
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+
 
 @pytest.fixture(autouse=True)
 def same_start():
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     yield
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     if _native._C is not None:
         _native._C.use_isa(_native._C.runnable_isas()[-1])
 

@@ -7,6 +7,7 @@ import torch
 from mtlfast import TaskGraph
 from mtlfast.linear_model._data import Rows
 from mtlfast.linear_model._fit import fit_squares
+from mtlfast.linear_model._logistic import fit_logistic
 from mtlfast.linear_model._penalties import check_penalties, split
 from mtlfast.linear_model._progress import Progress
 from mtlfast.linear_model._quadratic import System
@@ -61,6 +62,10 @@ def by_hand(r, W, fit_intercept):
         value += 0.5 * (part * miss**2).sum()
         grad[k] = -(part * miss) @ X[a:b]
     return value, torch.from_numpy(grad)
+
+
+def names(terms):
+    return terms if isinstance(terms, str) else "+".join(type(term).__name__ for term in terms)
 
 
 KINDS = {"gram": GramSquares, "rows": RowSquares, "sparse": SparseSquares}
@@ -135,7 +140,7 @@ def fit(penalties, r=None, statistics=GramSquares, **settings):
         [Ridge(0.3), GroupLasso(2.0)],
         [Ridge(0.3), GraphTotalVariation(CHAIN, 0.5)],
     ],
-    ids=lambda terms: "+".join(type(term).__name__ for term in terms),
+    ids=names,
 )
 @pytest.mark.parametrize("kind", ["rows", "sparse"])
 def test_without_gram_matrices_the_optimum_is_the_same(kind, penalties):
@@ -152,13 +157,88 @@ def test_solvers_that_are_chosen():
     assert fit([TraceNorm(1.0), Ridge(0.1)], statistics=RowSquares).solver == "fista"
 
 
-def dense(penalties):
+def dense(penalties, r=None):
     """The minimiser of quadratic penalties from all K·d equations at once."""
-    statistics = GramSquares(rows(), True)
+    statistics = GramSquares(rows() if r is None else r, True)
     system = System(statistics, split("fit", penalties, K, torch.device("cpu")).quadratic)
     eye = torch.eye(K * D, dtype=torch.float64).view(-1, K, D)
     H = torch.stack([system.product(e).flatten() for e in eye])
-    return torch.linalg.solve(H, statistics.moment.flatten()).view(K, D)
+    root = H.diagonal().sqrt()
+    W = torch.linalg.solve(H / root[:, None] / root, statistics.moment.flatten() / root) / root
+    return W.view(K, D)
+
+
+UNLIKE = torch.tensor([1e-4, 1.0, 1e3, 1e6], dtype=torch.float64)  # scales of four features
+QUADRATICS = {
+    "ridge": [Ridge(1e-3)],
+    "pairwise": [PairwiseReg(1e-2)],
+    "graph": [GraphReg(CHAIN, 1e-2)],
+    "groups": [GraphReg(TaskGraph.groups([0, 1, 0, 0, 2, 1, 0]), 1e-2), Ridge(1e-6)],
+    "sum": [PairwiseReg(1e-3), GraphReg(CHAIN, 1.0), Ridge(1e-6)],
+}
+
+
+def unlike(sizes=(6, 9, 7, 20, 8, 9, 12), scales=UNLIKE):
+    r = rows(sizes=sizes)
+    return Rows(r.X * scales, r.y, None, r.ptr)
+
+
+@pytest.mark.parametrize("name", QUADRATICS)
+def test_features_of_unlike_scales_are_all_fitted(name):
+    r = unlike()
+    out = fit(QUADRATICS[name], r, tol=1e-6)
+    wanted = dense(QUADRATICS[name], r)
+    assert out.converged
+    error = (out.coef - wanted).norm(dim=0) / wanted.norm(dim=0)
+    assert error.max() <= 1e-4, error
+
+
+def test_tasks_of_their_own_are_fitted_in_any_scale():
+    r = rows(sizes=[9] * K)
+    scaled = Rows(r.X * UNLIKE, r.y, None, r.ptr)
+    torch.testing.assert_close(fit([], scaled).coef * UNLIKE, fit([], r).coef, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("scales", [UNLIKE[1:2].expand(D), UNLIKE.sqrt()], ids=["like", "unlike"])
+@pytest.mark.parametrize("max_iter", [10, 100, 1000])
+@pytest.mark.parametrize(
+    ("solver", "penalties"),
+    [
+        ("admm", [TraceNorm(1.0)]),
+        ("fista", [TraceNorm(1.0)]),
+        ("admm", [GroupLasso(1.0)]),
+        ("fista", [GroupLasso(1.0)]),
+        ("admm", [TraceNorm(1.0), GraphReg(CHAIN, 0.1)]),
+        ("fista", [TraceNorm(1.0), GraphReg(CHAIN, 0.1)]),
+        ("admm", [GraphTotalVariation(CHAIN, 0.3)]),
+    ],
+    ids=names,
+)
+def test_a_gap_bounds_what_is_left(penalties, solver, max_iter, scales):
+    """Of the objective, relative to it. Features of unlike scales are where a gap may mislead."""
+    r = unlike(scales=scales)
+    best = fit(penalties, r, tol=1e-9, max_iter=100_000)
+    assert best.converged
+    out = fit(penalties, r, tol=1e-6, max_iter=max_iter, solver=solver)
+    assert out.objective - best.objective <= max(out.gap, 1e-8) * out.objective
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+@pytest.mark.parametrize(
+    "penalties", [[Ridge(1e-3)], [GraphReg(CHAIN, 0.1), Ridge(1e-3)]], ids=["ridge", "graph+ridge"]
+)
+def test_a_logistic_gap_bounds_what_is_left(penalties, tol):
+    r = unlike([20, 30, 0, 40, 20, 50, 25])
+    flip = torch.rand(len(r.y), generator=torch.Generator().manual_seed(1)) < 0.3
+    r = Rows(r.X, ((r.y > r.y.median()) ^ flip).double(), None, r.ptr)
+
+    def fitted(tol):
+        settings = SETTINGS | {"tol": tol}
+        return fit_logistic("fit", r, penalties, fit_intercept=True, **settings)
+
+    best, out = fitted(1e-10), fitted(tol)
+    assert best.converged and out.converged
+    assert out.objective - best.objective <= max(tol, 1e-8) * best.objective
 
 
 @pytest.mark.parametrize("pairs", [1e-8, 1.0, 1e8])

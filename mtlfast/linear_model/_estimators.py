@@ -110,12 +110,14 @@ class MultiTaskRegressor(SquaresModel):
         tasks_: NumPy array ``[K]`` of labels, in the order of the rows of ``coef_``.
         objective_: the minimum found, of the sum above.
         gap_: what was at most ``tol`` where the fit converged. With quadratic penalties the norm of
-            the objective's gradient, relative to that at W = 0. With norms the larger of the
-            relative duality gap, (objective − Lagrangian at dual feasible multipliers)/objective,
-            and the relative residual of the Lagrangian's gradient; ``"fista"``: the smallest
-            subgradient found, relative to the gradient at W = 0. An objective below 1e-6 of that
-            at W = 0 counts as so much. A larger ``gap_`` up to 1e-6 passes for converged where
-            rounding leaves no smaller one. All features share these norms: give them like scales.
+            the objective's gradient relative to that at W = 0, the larger of two: the Euclidean
+            one, and the one whose square is the error of the objective as far as the
+            preconditioner is its Hessian. With norms the larger of the relative duality gap,
+            (objective − Lagrangian at dual feasible multipliers)/objective, and the relative
+            residual of the Lagrangian's gradient, its entries over the roots of the Hessian's
+            diagonal; ``"fista"``: the smallest subgradient found, likewise. An objective below
+            1e-6 of that at W = 0 counts as so much. A larger ``gap_`` up to 1e-6 passes for
+            converged where rounding leaves no smaller one.
         n_iter_, solver_: iterations, and the solver that was used.
         n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
 
@@ -129,6 +131,8 @@ class MultiTaskRegressor(SquaresModel):
     A task without rows gets its coefficients from its relations, and the intercept with which it
     predicts the mean of y at the mean of x over all rows. A constant feature is confounded with
     the intercept; it gets a coefficient of 0 without a penalty, and from one that wants it small.
+    Penalties see coefficients: features of unlike scales are penalised unlike, and norms of W then
+    take many steps. Bring them to like scales first.
 
     Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
     and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which

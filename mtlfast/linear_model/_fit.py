@@ -100,9 +100,9 @@ def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progr
         quadratic = penalty.quadratic
         if statistics.gram is not None and not quadratic.couples:
             W = independent(statistics, quadratic.ridge)
-            miss = statistics.moment - System(statistics, quadratic).product(W)
-            norm = float(statistics.moment.norm())
-            return W, float(miss.norm()) / norm if norm else 0.0, 1, True
+            system = System(statistics, quadratic)
+            miss = statistics.moment - system.product(W)
+            return W, system.relative(miss, statistics.moment), 1, True
         system = System(statistics, quadratic)
         with _named(name):
             out = system.solve(

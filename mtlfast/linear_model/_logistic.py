@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from mtlfast.linear_model._fit import Fit, check_finite, choose, progress_of, solve
 from mtlfast.linear_model._penalties import check_penalties, split
-from mtlfast.linear_model._statistics import decision, moments, squares, sums
+from mtlfast.linear_model._statistics import decision, like_scales, moments, squares, sums
 
 _LEAST = 1e-9  # of p(1 − p) in the model: gradients stay exact
 _STEPS = 30  # halvings of a step
@@ -34,6 +34,8 @@ class _Loss:
         self.free = (ones > 0) & (ones < total) & fit_intercept
         self.fixed = torch.where(self.free, 0.0, pooled)
         self.begin = torch.where(self.free, torch.logit(ones / total), self.fixed)
+        diagonal = squares(rows, self.free, blocks=False).diagonal()
+        self._scales = like_scales(torch.cat([diagonal, total[:, None]], 1))
 
     def value(self, z):
         return float((self.weight * (softplus(z) - self.rows.y * z)).sum())
@@ -52,9 +54,10 @@ class _Loss:
         return squares(replace(self.rows, y=u - offset, weight=h), self.free)
 
     def norm(self, slope):
-        """The length of the gradient in W and b that belongs to a slope in z."""
+        """The length of the gradient in W and b that belongs to a slope in z, in like scales."""
         b = sums(self.rows, slope) * self.free
-        return float(torch.cat([moments(self.rows, slope), b[:, None]], 1).norm())
+        gradient = torch.cat([moments(self.rows, slope), b[:, None]], 1)
+        return float((self._scales * gradient).norm())
 
 
 def fit_logistic(

@@ -3,6 +3,11 @@
 The optimum of Σ_k ½⟨w_k, G_k w_k⟩ − ⟨c_k, w_k⟩ + q(W), q quadratic with Hessian Q ⊗ I, solves
 (G + Q) W = C. The preconditioner inverts the blocks G_k + Q_kk I of the tasks, and beside them the
 pairwise distance and a graph of groups exactly, so that with ridge they need one step.
+
+Residuals are relative to C in the Euclidean norm and in the one that the preconditioner P gives,
+√⟨R, P⁻¹R⟩, and the larger one counts. The square of the second is the error of the objective,
+relative to what there is to gain over W = 0, as far as P is G + Q, whatever the scales of tasks and
+features; the first says little about a feature that is small beside another.
 """
 
 from dataclasses import dataclass
@@ -21,7 +26,7 @@ _ROUNDING = 16 * torch.finfo(torch.float64).eps
 @dataclass
 class Solved:
     W: torch.Tensor
-    residual: float  # ‖C − (G + Q)W‖ / ‖C‖
+    residual: float  # ‖C − (G + Q)W‖ / ‖C‖, the larger of two norms
     n_iter: int
     is_exact: bool  # the residual is that of rounding
 
@@ -78,27 +83,42 @@ class System:
         Z = self.precondition(R)
         return Z, (R - self._shift * Z).add_(self._inverse.ties(Z))
 
+    def relative(self, R, C):
+        """The residual R relative to C, the larger of two norms."""
+        energy, whole = (max(float((X * self.precondition(X)).sum()), 0.0) for X in (R, C))
+        return max(ratio(float(R.norm()), float(C.norm())), ratio(energy, whole) ** 0.5)
+
+    def _stepped(self, R, by_steps):
+        """The preconditioned R, its product with G, and their share of the energy."""
+        if by_steps:
+            Z, image = self.step(R)
+        else:
+            Z = self.precondition(R)
+            image = self.squares.product(Z)
+        return Z, image, max(float((R * Z).sum()), 0.0)
+
     def solve(self, C, *, start=None, tol, max_iter, progress=None):
-        """W with ‖C − (G + Q)W‖ ≤ tol·‖C‖, or as small as the digits of W let it be."""
-        norm, is_exact = float(C.norm()), False
+        """W with a relative residual of at most ``tol``, or as small as its digits let it be."""
+        norm = float(C.norm())
+        if norm == 0:
+            return Solved(torch.zeros_like(C), 0.0, 0, True)
         W = torch.zeros_like(C) if start is None else start.clone()
+        by_steps, is_exact, n_iter = self.squares.gram is not None, False, 0
         R = C.clone() if start is None else C - self.product(W)
-        residual, n_iter = float(R.norm()), 0
-        direction = energy = along = None  # along: G · direction
-        by_steps = self.squares.gram is not None
-        goal = tol * norm
-        while residual > goal and n_iter < max_iter:
-            if by_steps:
-                Z, image = self.step(R)
-            else:
-                Z = self.precondition(R)
-                image = self.squares.product(Z)
-            before, energy = energy, float((R * Z).sum())
+        Z, image, energy = self._stepped(R, by_steps)
+        whole = energy if start is None else float((C * self.precondition(C)).sum())
+
+        def now():
+            return max(ratio(float(R.norm()), norm), ratio(energy, whole) ** 0.5)
+
+        residual = now()
+        direction, along, growth = None, None, 0.0  # along: G · direction
+        while residual > tol and n_iter < max_iter:
             if direction is None:
                 direction, along = Z, image
             else:
-                direction = Z.add_(direction, alpha=energy / before)
-                along = image.add_(along, alpha=energy / before)
+                direction = Z.add_(direction, alpha=growth)
+                along = image.add_(along, alpha=growth)
             image = self.quadratic.grad(direction).add_(along)
             curvature = float((direction * image).sum())
             if curvature <= 0:
@@ -110,51 +130,82 @@ class System:
             n_iter += 1
             W.add_(direction, alpha=energy / curvature)
             R.sub_(image, alpha=energy / curvature)
-            residual = float(R.norm())
-            if residual <= goal or n_iter % 50 == 0:  # what was updated drifts
+            drifted = float(R.norm())
+            looks = drifted <= tol * norm or n_iter % 50 == 0
+            if looks:  # what was updated drifts
                 R = C - self.product(W)
-                residual, drifted = float(R.norm()), residual
-                if residual > goal and residual <= _ROUNDING * self._size(W):
-                    is_exact = True
-                    break
-                if residual > 2 * drifted:  # start anew from the true residual
+                if float(R.norm()) > 2 * drifted:  # start anew from the true residual
                     direction, by_steps = None, False
+            Z, image, new = self._stepped(R, by_steps)
+            growth, energy = new / energy, new
+            residual = now()
+            is_exact = looks and residual > tol and self._is_rounding(R, energy, W)
+            if is_exact:
+                break
             if progress is not None:
-                progress(n_iter, residual / norm)
-        return Solved(W, residual / norm if norm else 0.0, n_iter, is_exact)
+                progress(n_iter, residual)
+        return Solved(W, residual, n_iter, is_exact)
 
-    def _size(self, W):
-        """‖diag(G + Q) W‖, by whose rounding the residual is off."""
+    def _is_rounding(self, R, energy, W):
+        """Whether the residual R at W is no more than what diag(G + Q) W is rounded by."""
         diagonal = self.squares.diagonal() + self.quadratic.diagonal(W.device)[:, None].abs()
-        return float((diagonal * W).norm())
+        least = _ROUNDING * diagonal * W.abs()
+        return R.norm() <= least.norm() and energy <= (least * self.precondition(least)).sum()
+
+
+def ratio(part, whole):
+    return abs(part) / whole if whole > 0 else (0.0 if part == 0 else float("inf"))
 
 
 def inverses(gram, shift):
-    """(G_k + shift_k I)⁻¹ for all k; of singular ones, with the least multiple of I that helps."""
-    M = gram.clone()
-    diagonal = M.diagonal(dim1=1, dim2=2)
-    diagonal += shift[:, None]
-    factor, info = torch.linalg.cholesky_ex(M)
-    scale = diagonal.mean(1)
-    small = factor.diagonal(dim1=1, dim2=2).amin(1).square() < 1e-13 * scale
-    bad = torch.nonzero((info != 0) | small)[:, 0]
+    """(G_k + shift_k I)⁻¹ for all k; of singular ones, with what little more on the diagonal helps.
+
+    Rows and columns are brought to a diagonal of 1 first: features may differ in scale.
+    """
+    M, root = _equilibrated(gram, shift)
+    factor, singular = _cholesky(M)
+    bad = torch.nonzero(singular)[:, 0]
     if bad.numel():
-        lift = 1e-11 * scale[bad] + torch.where(scale[bad] > 0, 0.0, 1.0)
         M = M[bad]
-        M.diagonal(dim1=1, dim2=2).add_(lift[:, None])
+        M.diagonal(dim1=1, dim2=2).add_(1e-11)
         factor[bad], info = torch.linalg.cholesky_ex(M)
         if info.any():
             raise ValueError(_INDEFINITE)
-    return torch.cholesky_inverse(factor)
+    inverse = torch.cholesky_inverse(factor)
+    return inverse.div_(root[:, :, None]).div_(root[:, None])
+
+
+def _cholesky(M):
+    """Factors of matrices with a diagonal of 1, and which of them are singular but for rounding."""
+    factor, info = torch.linalg.cholesky_ex(M)
+    return factor, (info != 0) | (factor.diagonal(dim1=1, dim2=2).amin(1).square() < 1e-13)
+
+
+def _equilibrated(gram, shift):
+    """M = (G + shift I)_ij / (root_i root_j) with a diagonal of 1, and the roots ``[K, d]``."""
+    M = gram.clone()
+    diagonal = M.diagonal(dim1=1, dim2=2)
+    diagonal += shift[:, None]
+    if (diagonal < 0).any():
+        raise ValueError(_INDEFINITE)
+    diagonal += diagonal == 0  # a constant feature that nothing shrinks
+    root = diagonal.sqrt()
+    return M.div_(root[:, :, None]).div_(root[:, None]), root
 
 
 def independent(squares, ridge):
-    """The minimiser of least norm for tasks that nothing relates, directly."""
+    """The minimiser for tasks that nothing relates, directly; of several the one of least norm."""
     gram, moment = squares.gram, squares.moment
-    d = gram.shape[-1]
-    values, vectors = torch.linalg.eigh(gram)
+    M, root = _equilibrated(gram, gram.new_full(gram.shape[:1], 2.0 * ridge))
+    factor, singular = _cholesky(M)
+    W = torch.cholesky_solve((moment / root)[:, :, None], factor)[:, :, 0] / root
+    many = torch.nonzero(singular)[:, 0]
+    if not many.numel():
+        return W
+    values, vectors = torch.linalg.eigh(gram[many])
     values = values + 2 * ridge
-    keep = values > d * torch.finfo(torch.float64).eps * values[:, -1:].clamp(min=0)
-    along = torch.bmm(vectors.mT, moment[:, :, None])[:, :, 0]
+    keep = values > values.shape[1] * torch.finfo(values.dtype).eps * values[:, -1:].clamp(min=0)
+    along = torch.bmm(vectors.mT, moment[many, :, None])[:, :, 0]
     along = torch.where(keep, along / torch.where(keep, values, 1.0), 0.0)
-    return torch.bmm(vectors, along[:, :, None])[:, :, 0]
+    W[many] = torch.bmm(vectors, along[:, :, None])[:, :, 0]
+    return W

@@ -22,7 +22,8 @@ import torch
 
 from mtlfast._edge_dual import EdgeDual
 from mtlfast.graph import graph_reg
-from mtlfast.linear_model._quadratic import System
+from mtlfast.linear_model._quadratic import System, ratio
+from mtlfast.linear_model._statistics import like_scales
 
 _INNER = 0.1  # how far conjugate gradients bring down the residual of one step
 _CHECK = 10  # steps between two looks at the gap
@@ -54,7 +55,7 @@ class _Norm:
         self.Z = self.term.prox(self.U, 1.0 / rho)
         self.U -= self.Z
         if look:
-            self.primal = _ratio(float(torch.dist(self.U, before)), float(W.norm()))
+            self.primal = ratio(float(torch.dist(self.U, before)), float(W.norm()))
         return W - self.Z + self.U
 
     def adjoint(self):
@@ -85,7 +86,7 @@ class _Edges:
             # penalty ρ would grow without end
             least = _LEAST * self.weight**0.5 * float(W.norm())
             length = max(float(graph_reg(W, self.graph)) ** 0.5, least)
-            self.primal = _ratio(float(torch.dist(self.U, before)), length)
+            self.primal = ratio(float(torch.dist(self.U, before)), length)
         return out
 
     def adjoint(self):
@@ -107,26 +108,23 @@ def _with(quadratic, blocks, rho):
 class _Look:
     """The gap and the residuals at W, with the duals of the blocks."""
 
-    def __init__(self, squares, quadratic, blocks, W, product, rho):
+    def __init__(self, squares, quadratic, scales, blocks, W, product, rho):
         pull = rho * sum(block.adjoint() for block in blocks)
         miss = squares.moment - product - quadratic.grad(W) - pull
         self.smooth = squares.loss(W, product) + quadratic.value(W)
         self.lagrangian = self.smooth + float((pull * W).sum())
-        self.stationary = _ratio(float(miss.norm()), float(squares.moment.norm()))
+        whole = float((scales * squares.moment).norm())
+        self.stationary = ratio(float((scales * miss).norm()), whole)
         # of a perfect fit the objective tends to 0, and no gap is small beside it
         self.least = _FIT * 0.5 * squares.yy
         self.gap = self.above(self.smooth + sum(block.value(W) for block in blocks))
         self.primal = max(block.primal for block in blocks)
         pulled = max(float(pull.norm()), _LEAST * float(squares.moment.norm()))
-        self.dual = _ratio(float(miss.norm()), pulled)
+        self.dual = ratio(float(miss.norm()), pulled)
 
     def above(self, objective):
-        gap = _ratio(objective - self.lagrangian, max(objective, self.least))
+        gap = ratio(objective - self.lagrangian, max(objective, self.least))
         return max(gap, self.stationary)
-
-
-def _ratio(part, whole):
-    return abs(part) / whole if whole > 0 else (0.0 if part == 0 else float("inf"))
 
 
 def admm(squares, penalty, *, tol, max_iter, start=None, progress=None):
@@ -145,6 +143,7 @@ def admm(squares, penalty, *, tol, max_iter, start=None, progress=None):
     if start is not None and len(blocks) == 1 and penalty.norms:
         # the subgradient that the optimality of a like problem left here
         blocks[0].U = (squares.moment - image - quadratic.grad(W)) / rho
+    scales = _scales(squares, quadratic)
     balance, result = _CHECK, None
     for n_iter in range(1, max_iter + 1):
         looks = n_iter % _CHECK == 0 or n_iter == max_iter
@@ -160,7 +159,7 @@ def admm(squares, penalty, *, tol, max_iter, start=None, progress=None):
         if not looks:
             continue
         image = squares.product(W)  # what was updated drifts
-        look = _Look(squares, quadratic, blocks, W, image, rho)
+        look = _Look(squares, quadratic, scales, blocks, W, image, rho)
         result = Split(W, look.gap, n_iter)
         if len(blocks) == 1 and penalty.norms:  # whose prox leaves exact zeros
             Z = blocks[0].Z
@@ -187,7 +186,8 @@ def fista(squares, penalty, *, tol, max_iter, start=None, progress=None):
     system = System(squares, quadratic)
     L = _largest(system)
     W = torch.zeros_like(squares.moment) if start is None else start.clone()
-    V, t, norm, gap = W, 1.0, float(squares.moment.norm()), float("inf")
+    scales = _scales(squares, quadratic)
+    V, t, norm, gap = W, 1.0, float((scales * squares.moment).norm()), float("inf")
     for n_iter in range(1, max_iter + 1):
         slope = system.product(V) - squares.moment
         Z = term.prox(V - slope / L, 1.0 / L)
@@ -196,7 +196,8 @@ def fista(squares, penalty, *, tol, max_iter, start=None, progress=None):
             t = 1.0  # restart: momentum points uphill
         if n_iter % _CHECK == 0 or n_iter == max_iter:
             # L(V − Z) − slope is a subgradient of the norm at Z
-            gap = _ratio(float((L * moved - system.product(moved)).norm()), norm)
+            subgradient = L * moved - system.product(moved)
+            gap = ratio(float((scales * subgradient).norm()), norm)
             if progress is not None:
                 progress(n_iter, gap)
         later = (1 + (1 + 4 * t * t) ** 0.5) / 2
@@ -204,6 +205,11 @@ def fista(squares, penalty, *, tol, max_iter, start=None, progress=None):
         if gap <= tol:
             break
     return Split(W, gap, n_iter)
+
+
+def _scales(squares, quadratic):
+    """Factors with which the features and tasks of a gradient count alike."""
+    return like_scales(squares.diagonal() + quadratic.diagonal(squares.device)[:, None])
 
 
 def _largest(system):

@@ -42,6 +42,18 @@ def take(X, index):
     return X[index]
 
 
+def like_scales(diagonal):
+    """``[K, d]`` by which to multiply a gradient, so that entries count alike: 1/√diagonal.
+
+    ``diagonal`` is that of a Hessian. A task's entry counts for at least a hundredth of the mean
+    over tasks, for what holds a task without rows in its place is a norm, which has no curvature.
+    """
+    mean = diagonal.mean(0)
+    mean = torch.where(mean > 0, mean, mean.mean())
+    least = torch.where(mean > 0, 0.01 * mean, 1.0)
+    return torch.maximum(diagonal, least).rsqrt()
+
+
 def task_of_row(ptr):
     return torch.arange(ptr.numel() - 1, device=ptr.device).repeat_interleave(ptr.diff())
 

@@ -48,7 +48,10 @@ class Tied:
             column[:, j] += rest
             columns.append(self._means(inner.apply(column)))
         S = torch.stack(columns, -1)  # [sets, d, d]
-        self._pull = strength * torch.linalg.pinv(S, rtol=1e-13)
+        root = gram.diagonal(dim1=1, dim2=2).mean(0).sqrt()  # features may differ in scale
+        root = torch.where(root > 0, root, 1.0)
+        scale = root[:, None] / root
+        self._pull = strength * torch.linalg.pinv(S * scale, rtol=1e-13) / scale
 
     def _sums(self, Z):
         return torch.segment_reduce(Z[self._member], "sum", lengths=self._sizes, axis=0)
