@@ -112,12 +112,12 @@ class MultiTaskRegressor(SquaresModel):
         gap_: what was at most ``tol`` where the fit converged. With quadratic penalties the norm of
             the objective's gradient relative to that at W = 0, the larger of two: the Euclidean
             one, and the one whose square is the error of the objective as far as the
-            preconditioner is its Hessian. With norms the larger of the relative duality gap,
-            (objective − Lagrangian at dual feasible multipliers)/objective, and the relative
-            residual of the Lagrangian's gradient, its entries over the roots of the Hessian's
-            diagonal; ``"fista"``: the smallest subgradient found, likewise. An objective below
-            1e-6 of that at W = 0 counts as so much. A larger ``gap_`` up to 1e-6 passes for
-            converged where rounding leaves no smaller one.
+            preconditioner is its Hessian. With norms how far above its minimum the objective may
+            be, relative to it: (objective − L)/objective, L the minimum of the Lagrangian at dual
+            feasible multipliers, with ``"fista"`` at the smallest subgradient found. Directions
+            less curved than a millionth of a feature's squares count as that much, and an
+            objective below 1e-6 of that at W = 0 counts as so much. A larger ``gap_`` up to 1e-6
+            passes for converged with quadratic penalties where rounding leaves no smaller one.
         n_iter_, solver_: iterations, and the solver that was used.
         n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
 

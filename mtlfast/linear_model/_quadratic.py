@@ -63,7 +63,7 @@ class System:
             diagonal = gram + self._shift
             self._inverse = Blocks(1 / torch.where(diagonal > 0, diagonal, 1.0))
         else:
-            self._inverse = Blocks(inverses(gram, shift))
+            self._inverse = Blocks(inverses(gram, shift[:, None]))
         if groups is not None:
             rest = rest - 4 * strength * size
             sets = graph.group_ptr, graph.member
@@ -158,9 +158,10 @@ def ratio(part, whole):
 
 
 def inverses(gram, shift):
-    """(G_k + shift_k I)⁻¹ for all k; of singular ones, with what little more on the diagonal helps.
+    """(G_k + diag(shift_k))⁻¹; of singular ones, with what little more on the diagonal helps.
 
-    Rows and columns are brought to a diagonal of 1 first: features may differ in scale.
+    ``shift`` is ``[K, 1]`` or ``[K, d]``. Rows and columns are brought to a diagonal of 1 first,
+    for features may differ in scale.
     """
     M, root = _equilibrated(gram, shift)
     factor, singular = _cholesky(M)
@@ -182,10 +183,10 @@ def _cholesky(M):
 
 
 def _equilibrated(gram, shift):
-    """M = (G + shift I)_ij / (root_i root_j) with a diagonal of 1, and the roots ``[K, d]``."""
+    """M = (G + diag(shift))_ij / (root_i root_j) with a diagonal of 1, and the roots ``[K, d]``."""
     M = gram.clone()
     diagonal = M.diagonal(dim1=1, dim2=2)
-    diagonal += shift[:, None]
+    diagonal += shift
     if (diagonal < 0).any():
         raise ValueError(_INDEFINITE)
     diagonal += diagonal == 0  # a constant feature that nothing shrinks
@@ -196,7 +197,7 @@ def _equilibrated(gram, shift):
 def independent(squares, ridge):
     """The minimiser for tasks that nothing relates, directly; of several the one of least norm."""
     gram, moment = squares.gram, squares.moment
-    M, root = _equilibrated(gram, gram.new_full(gram.shape[:1], 2.0 * ridge))
+    M, root = _equilibrated(gram, gram.new_full((len(gram), 1), 2.0 * ridge))
     factor, singular = _cholesky(M)
     W = torch.cholesky_solve((moment / root)[:, :, None], factor)[:, :, 0] / root
     many = torch.nonzero(singular)[:, 0]
