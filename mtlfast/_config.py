@@ -7,6 +7,13 @@ import torch
 from mtlfast import _native
 
 
+def _version():
+    try:
+        return importlib.metadata.version("mtlfast")
+    except importlib.metadata.PackageNotFoundError:  # imported from a source tree
+        return "unknown"
+
+
 def build_info():
     """What the compiled module was built with, as a dict.
 
@@ -28,7 +35,7 @@ def build_info():
         ['built_isas', 'compiler', 'cpu_isas', 'cuda', 'cuda_archs', 'native', 'openmp', 'version']
     """
     info = {
-        "version": importlib.metadata.version("mtlfast"),
+        "version": _version(),
         "native": not _native.missing,
         "cpu_isas": (),
         "built_isas": (),

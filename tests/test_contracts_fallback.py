@@ -1,5 +1,6 @@
 """The reference path: the same values, classes and texts as the native one, and said once."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import cases
 import pytest
 import torch
 from cases import CASES, DTYPES, assert_right, value_and_grads
+
+import mtlfast
 
 ROOT = Path(__file__).resolve().parent.parent
 every_case = pytest.mark.parametrize("case", CASES, ids=cases.names)
@@ -107,3 +110,12 @@ def test_other_devices_take_the_reference(recwarn, monkeypatch):
     W = torch.empty(5, 3, device="meta", dtype=torch.bfloat16)
     assert mtlfast.pairwise_reg(W).device.type == "meta"
     assert mtlfast.pairwise_reg(W).dtype == torch.float32
+
+
+def test_a_source_tree_that_is_not_installed_has_a_configuration(monkeypatch):
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", nothing)
+    assert mtlfast.build_info()["version"] == "unknown"
+    assert mtlfast.show_config().startswith("mtlfast unknown, torch ")

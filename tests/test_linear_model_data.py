@@ -269,7 +269,9 @@ BAD_VECTORS = [
 
 
 @pytest.mark.parametrize(
-    ("read", "values", "kind", "words"), BAD_VECTORS, ids=lambda v: str(v)[:40]
+    ("read", "values", "kind", "words"),
+    BAD_VECTORS,
+    ids=lambda v: getattr(v, "__name__", str(v)[:40]),
 )
 def test_bad_vectors(read, values, kind, words):
     with pytest.raises((TypeError, ValueError), match=re.escape("fit: " + words)) as caught:
