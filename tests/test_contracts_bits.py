@@ -27,6 +27,7 @@ def outcome(case, tensors):
 @every_size
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_repeats_and_thread_counts(case, dtype, K, d):
+    torch.set_num_threads(2)
     tensors = case.tensors(K, d, dtype)
     want = outcome(case, tensors)
     for threads in (1, 2, 2, 3) if case.fixed_bits else (2, 2):
