@@ -298,7 +298,7 @@ def test_a_huge_graph_is_not_called_indefinite():
 def test_a_gap_that_rounding_leaves_is_told(penalty):
     out = fit([penalty], tol=1e-6)
     assert out.gap > 1e-6
-    assert not out.converged
+    assert out.converged is False
 
 
 def test_groups_of_one_task_each_are_no_penalty():

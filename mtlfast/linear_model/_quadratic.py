@@ -150,7 +150,9 @@ class System:
         """Whether the residual R at W is no more than what diag(G + Q) W is rounded by."""
         diagonal = self.squares.diagonal() + self.quadratic.diagonal(W.device)[:, None].abs()
         least = _ROUNDING * diagonal * W.abs()
-        return R.norm() <= least.norm() and energy <= (least * self.precondition(least)).sum()
+        if float(R.norm()) > float(least.norm()):
+            return False
+        return energy <= float((least * self.precondition(least)).sum())
 
 
 def ratio(part, whole):

@@ -46,7 +46,7 @@ def like_scales(diagonal):
     """``[K, d]`` by which to multiply a gradient, so that entries count alike: 1/√diagonal.
 
     ``diagonal`` is that of a Hessian. A task's entry counts for at least a hundredth of the mean
-    over tasks, for what holds a task without rows in its place is a norm, which has no curvature.
+    over tasks, which holds where a task has no rows.
     """
     mean = diagonal.mean(0)
     mean = torch.where(mean > 0, mean, mean.mean())
