@@ -18,7 +18,7 @@ from mtlfast.linear_model._ties import Blocks, Tied
 
 _INDEFINITE = (
     "the penalties must be convex: a graph's negative weights make their sum with the loss "
-    "indefinite"
+    "indefinite, or strengths overflow"
 )
 _ROUNDING = 16 * torch.finfo(torch.float64).eps
 
@@ -113,7 +113,7 @@ class System:
 
         residual = now()
         direction, along, growth = None, None, 0.0  # along: G · direction
-        while residual > tol and n_iter < max_iter:
+        while residual > tol and energy != 0 and n_iter < max_iter:
             if direction is None:
                 direction, along = Z, image
             else:
