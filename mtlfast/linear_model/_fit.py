@@ -98,12 +98,11 @@ def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progr
     _check_range(name, statistics)
     if penalty.is_smooth:
         quadratic = penalty.quadratic
+        system = System(statistics, quadratic)
         if statistics.gram is not None and not quadratic.couples:
             W = independent(statistics, quadratic.ridge)
-            system = System(statistics, quadratic)
             miss = statistics.moment - system.product(W)
             return W, system.relative(miss, statistics.moment), 1, True
-        system = System(statistics, quadratic)
         with _named(name):
             out = system.solve(
                 statistics.moment, start=start, tol=tol, max_iter=max_iter, progress=progress

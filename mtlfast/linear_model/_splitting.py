@@ -26,6 +26,7 @@ import torch
 from mtlfast._edge_dual import EdgeDual
 from mtlfast.graph import graph_reg
 from mtlfast.linear_model._quadratic import System, inverses, ratio
+from mtlfast.linear_model._statistics import typical
 from mtlfast.linear_model._ties import Blocks
 
 _INNER = 0.1  # how far conjugate gradients bring down the residual of one step
@@ -135,9 +136,8 @@ class Bound:
 
     def __init__(self, squares, quadratic):
         diagonal = squares.diagonal()
-        mean = diagonal.mean(0)  # a task may have no rows, or one value of a feature
-        mean = torch.where(mean > 0, mean, mean.mean())
-        self.metric = diagonal + torch.where(mean > 0, mean, 1.0) + 2 * quadratic.ridge
+        # a task may have no rows, or one value of a feature
+        self.metric = diagonal + typical(diagonal) + 2 * quadratic.ridge
         least = _CURVATURE * self.metric + 2 * quadratic.ridge
         if squares.gram is None or quadratic.has_negative:
             self._inverse = Blocks(1 / least)

@@ -48,10 +48,14 @@ def like_scales(diagonal):
     ``diagonal`` is that of a Hessian. A task's entry counts for at least a hundredth of the mean
     over tasks, which holds where a task has no rows.
     """
+    return torch.maximum(diagonal, 0.01 * typical(diagonal)).rsqrt()
+
+
+def typical(diagonal):
+    """The mean over tasks ``[d]`` of a diagonal ``[K, d]``, where it is 0 another that is not."""
     mean = diagonal.mean(0)
     mean = torch.where(mean > 0, mean, mean.mean())
-    least = torch.where(mean > 0, 0.01 * mean, 1.0)
-    return torch.maximum(diagonal, least).rsqrt()
+    return torch.where(mean > 0, mean, 1.0)
 
 
 def task_of_row(ptr):
