@@ -419,8 +419,8 @@ def trace_norm_value(w, grad, check=True):
     return value.to(real_dtype(w.dtype)).reshape(w.shape[:-2]), unit
 
 
-def _shrink(matrices, threshold, result):
-    """The prox into ``result``, which may be ``matrices``; True for those that are not finite."""
+def _shrink(matrices, threshold, result, bad):
+    """The prox into ``result``, which may be ``matrices``; ``bad`` tells which are not finite."""
     batch, rows, columns = matrices.shape
     route = _spectral.route(batch, rows, columns, matrices.dtype)
     arguments = (
@@ -430,26 +430,33 @@ def _shrink(matrices, threshold, result):
     if route == "gram":
         finite = torch.empty(batch, dtype=torch.int64, device="cpu")
         _C.trace_norm_gram_prox(*arguments, finite.data_ptr(), torch.get_num_threads())
-        return finite == 0
+        torch.logical_not(finite, out=bad)
+        return
     if route == "jacobi":
         _C.trace_norm_prox(*arguments, torch.get_num_threads())
     else:
         _spectral.trace_norm_prox(matrices, threshold, result)
     # a matrix that is not finite comes back as NaN throughout
-    return result[:, 0, 0].isnan()
+    corner = result[:, 0, 0]
+    torch.ne(corner, corner, out=bad)
 
 
 def _checked_shrink(function, w, matrices, threshold, result, check):
+    """Nothing is allocated after ``result`` was written to, for it may be W."""
     threshold = threshold.to(torch.float64).reshape(-1).contiguous()
-    if check:
-        bad = _shrink(matrices, threshold, result)
-    else:
-        legal = threshold.isfinite() & (threshold >= 0)
-        bad = _shrink(matrices, torch.where(legal, threshold, 0.0), result) | ~legal
-    if bad.any():
+    bad = torch.empty(len(matrices), dtype=torch.bool, device="cpu")
+    some = torch.empty((), dtype=torch.bool, device="cpu")
+    illegal = None
+    if not check:
+        illegal = ~(threshold.isfinite() & (threshold >= 0))
+        threshold = threshold.masked_fill(illegal, 0.0)
+    _shrink(matrices, threshold, result, bad)
+    if illegal is not None:
+        bad |= illegal
+    if torch.any(bad, out=some):
         if check:
             require_finite(function, w)
-        result[bad] = torch.nan
+        result.masked_fill_(bad[:, None, None], torch.nan)
 
 
 def trace_norm_shrink(w, threshold, check=True):

@@ -89,12 +89,23 @@ def trace_norm_value(w, unit):
 
 
 def trace_norm_prox(w, threshold, out):
-    """The prox of each matrix of ``w [B, m, n]`` into ``out``; threshold is ``[B]``."""
+    """The prox of each matrix of ``w [B, m, n]`` into ``out``; threshold is ``[B]``.
+
+    ``out`` may be ``w``: it is written to once nothing is left to be allocated.
+    """
     one_slice = _prox_float64 if w.dtype == torch.float64 else _prox
-    for part, t, result in _slices(w, threshold.unsqueeze(-1), out):
-        finite = one_slice(part, t, result)
-        good = finite & (t.isfinite() & (t >= 0)).squeeze(-1)
-        result.masked_fill_(~good[:, None, None], torch.nan)
+    slices = list(_slices(w, threshold.unsqueeze(-1)))
+    aside = len(slices) > 1 and out.data_ptr() == w.data_ptr()
+    result = torch.empty_like(w) if aside else out
+    for (part, t), target in zip(slices, result.split(len(slices[0][0])), strict=True):
+        one_slice(part, t, target)
+    if aside:
+        out.copy_(result)
+
+
+def _illegal(finite, threshold):
+    """Which matrices become NaN, ``[B, 1, 1]``."""
+    return ~(finite & (threshold.isfinite() & (threshold >= 0)).squeeze(-1))[:, None, None]
 
 
 def _value(w, unit):
@@ -115,14 +126,22 @@ def _prox(w, threshold, out):
     active = sigma > threshold
     weight = torch.where(active, 1 - threshold / torch.where(active, sigma, 1.0), 0.0)
     matrix = (v * weight.unsqueeze(-2)) @ v.mT
+    bad = _illegal(finite, threshold)
     # ‖weights‖ ≤ 1: the product may be taken in float32, but a device might make TF32 of it
     _apply(tall, matrix.float() if w.is_cpu else matrix, _tall(out))
-    return finite
+    out.masked_fill_(bad, torch.nan)
 
 
 def _apply(tall, matrix, out):
-    for rows, target in zip(_row_chunks(tall), _row_chunks(out), strict=True):
-        target.copy_(rows.to(matrix.dtype) @ matrix)
+    """``out``, which may be ``tall``, becomes ``tall @ matrix``: all memory is there before."""
+    chunks = _row_chunks(tall)
+    product = torch.empty_like(chunks[0], dtype=matrix.dtype, memory_format=torch.contiguous_format)
+    wide = None if tall.dtype == matrix.dtype else torch.empty_like(product)
+    for rows, target in zip(chunks, _row_chunks(out), strict=True):
+        count = rows.shape[-2]
+        if wide is not None:
+            rows = wide[..., :count, :].copy_(rows)
+        target.copy_(torch.matmul(rows, matrix, out=product[..., :count, :]))
 
 
 def _finite_float64(w):
@@ -145,5 +164,7 @@ def _value_float64(w, unit):
 def _prox_float64(w, threshold, out):
     finite, x = _finite_float64(w)
     u, sigma, vh = torch.linalg.svd(x, full_matrices=False)
-    torch.matmul(u * (sigma - threshold).clamp_min(0).unsqueeze(-2), vh, out=out)
-    return finite
+    u *= (sigma - threshold).clamp_min(0).unsqueeze(-2)
+    bad = _illegal(finite, threshold)
+    torch.matmul(u, vh, out=out)
+    out.masked_fill_(bad, torch.nan)

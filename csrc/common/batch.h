@@ -44,8 +44,10 @@ void load_group(const T* w, int64_t count, Shape s, typename Jacobi<Real>::Vec* 
   }
 }
 
+// The way back; a matrix that is not `wanted` is left as it is.
 template <class T, class Real>
-void store_group(const typename Jacobi<Real>::Vec* group, int64_t count, Shape s, T* w) {
+void store_group(const typename Jacobi<Real>::Vec* group, int64_t count, Shape s, T* w,
+                 const bool* wanted = nullptr) {
   constexpr int N = Jacobi<Real>::N;
   using Target = typename Lane<T>::Real;
   using Vec = typename Lane<T>::Vec;
@@ -60,6 +62,7 @@ void store_group(const typename Jacobi<Real>::Vec* group, int64_t count, Shape s
       if (++j == s.n) j = 0, ++i;
     }
     for (int64_t l = 0; l < count; ++l) {
+      if (wanted != nullptr && !wanted[l]) continue;
       T* to = w + l * s.m * s.n + first;
       for (int64_t k = 0; k < width; k += Lane<T>::N) {
         const Vec v = load_raw<Vec>(tile[l] + k);

@@ -16,7 +16,29 @@ namespace MTLFAST_ISA {
 // Below this many element operations a parallel region costs more than it brings.
 constexpr int64_t kSerialWork = 1 << 15;
 
-// Calls body(unit) once for each unit in [0, units). Units are handed out dynamically.
+// Whether a unit of a region has met std::bad_alloc, which must not leave the region: it is thrown again
+// when all threads have come to the end. Units that have not begun by then are left out.
+class Shortage {
+ public:
+  template <class Body>
+  void run(const Body& body, int64_t unit) {
+    if (__atomic_load_n(&met_, __ATOMIC_RELAXED)) return;
+    try {
+      body(unit);
+    } catch (const std::bad_alloc&) {
+      __atomic_store_n(&met_, true, __ATOMIC_RELAXED);
+    }
+  }
+  void raise() const {
+    if (met_) throw std::bad_alloc();
+  }
+
+ private:
+  bool met_ = false;
+};
+
+// Calls body(unit) once for each unit in [0, units). Units are handed out dynamically. A body throws
+// nothing but std::bad_alloc, which is thrown again here.
 template <class Body>
 inline void parallel_for(int64_t units, int64_t work, int threads, const Body& body) {
   if (threads > units) threads = int(units);
@@ -24,8 +46,10 @@ inline void parallel_for(int64_t units, int64_t work, int threads, const Body& b
     for (int64_t u = 0; u < units; ++u) body(u);
     return;
   }
+  Shortage shortage;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t u = 0; u < units; ++u) body(u);
+  for (int64_t u = 0; u < units; ++u) shortage.run(body, u);
+  shortage.raise();
 }
 
 // The same for units of equal cost that walk through memory: each thread takes one run of neighbours,
@@ -37,8 +61,10 @@ inline void parallel_for_even(int64_t units, int64_t work, int threads, const Bo
     for (int64_t u = 0; u < units; ++u) body(u);
     return;
   }
+  Shortage shortage;
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t u = 0; u < units; ++u) body(u);
+  for (int64_t u = 0; u < units; ++u) shortage.run(body, u);
+  shortage.raise();
 }
 
 constexpr size_t kLargeScratch = size_t(1) << 23;  // bytes

@@ -10,6 +10,8 @@
 // Plan: the long side is cut into fixed units, whose Gram matrices are added in order. One matrix
 // shares its units among the threads, a batch its matrices; the bits are the same. Traffic: w is read
 // once for G (units of it widened to double in L1) and once for the product, the result written once.
+#include <deque>
+
 #include "common/batch.h"
 #include "common/eigen.h"
 #include "common/product.h"
@@ -124,12 +126,14 @@ class Spectrum {
   Spectrum(const Sides& s, int threads)
       : s_(s), threads_(threads), gram_(s.units() * s.ld * s.ld),
         memory_(Eigen::size(s.q, s.ld)), weight_(s.ld), factor_(s.ld * s.ld),
-        eigen(s.q, s.ld, memory_.get()) {}
+        narrow_(s.ld * s.ld), wide_(s.ld * s.ld), eigen(s.q, s.ld, memory_.get()) {}
 
  private:
   const Sides s_;
   const int threads_;
   Scratch<double> gram_, memory_, weight_, factor_;
+  Scratch<float> narrow_;  // the factor of a product in float,
+  Scratch<double> wide_;   // or in double
 
  public:
   Eigen eigen;
@@ -222,7 +226,9 @@ class Spectrum {
     }
     std::memset(f, 0, size_t(s_.ld * s_.ld) * sizeof(double));
     add_upper(scaled, eigen.a, s_.ld, kept, f);
-    Scratch<Real> matrix(s_.ld * s_.ld);
+    Real* matrix;
+    if constexpr (sizeof(Real) == sizeof(float)) matrix = narrow_.get();
+    else matrix = wide_.get();
     for (int64_t j = 0; j < s_.ld; ++j) {
       for (int64_t k = 0; k < s_.ld; ++k) {
         matrix[j * s_.ld + k] = Real(j < k ? f[j * s_.ld + k] : f[k * s_.ld + j]);
@@ -232,8 +238,8 @@ class Spectrum {
     parallel_for(units, s_.p * s_.q * s_.q, threads_, [&](int64_t u) {
       const int64_t first = u * kApplyRows;
       const int64_t end = first + kApplyRows < s_.p ? first + kApplyRows : s_.p;
-      if (s_.tall) multiply_rows(w, matrix.get(), first, end, out);
-      else multiply_columns(w, matrix.get(), first, end, out);
+      if (s_.tall) multiply_rows(w, matrix, first, end, out);
+      else multiply_columns(w, matrix, first, end, out);
     });
   }
 
@@ -305,18 +311,21 @@ class Spectrum {
   }
 };
 
-// Calls body(spectrum, b) for every matrix. A batch shares its matrices among the threads.
+// Calls body(spectrum, b) for every matrix. A batch shares its matrices among the threads. All memory is
+// there before the first call: a prox may write over its input, which must not stop half-way.
 template <class T, class Body>
 void for_matrices(int64_t B, const Sides& s, int threads, const Body& body) {
   const bool share = B >= threads;
-  const int64_t workers = !share || threads < 1 ? 1 : threads;
+  const int64_t work = B * s.p * s.q * s.q;
+  const int64_t workers = share && threads > 1 && work >= kSerialWork ? threads : 1;
+  std::deque<Spectrum<T>> spectra;
+  for (int64_t k = 0; k < workers; ++k) spectra.emplace_back(s, share ? 1 : threads);
   int64_t next = 0;
-  parallel_for(workers, B * s.p * s.q * s.q, threads, [&](int64_t) {
-    Spectrum<T> spectrum(s, share ? 1 : threads);
+  parallel_for(workers, work, threads, [&](int64_t worker) {
     for (;;) {
       const int64_t b = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (b >= B) return;
-      body(spectrum, b);
+      body(spectra[size_t(worker)], b);
     }
   });
 }

@@ -119,20 +119,6 @@ void value(DType dtype, const T* w, int64_t B, Shape s, double* value, T* grad, 
   trace_norm_marked(dtype, w, B, s.m, s.n, hard.get(), nullptr, grad, threads);
 }
 
-// Where a matrix is not finite, w is left as it is.
-template <class T>
-void store_finite(const F64* group, const Scaling<double>& scaling, int64_t count, Shape s, T* w) {
-  const int64_t size = s.p * s.q;
-  bool all_finite = true;
-  for (int64_t l = 0; l < count; ++l) all_finite &= scaling.finite[l];
-  if (all_finite) return store_group<T, double>(group, count, s, w);
-  Scratch<T> all(count * size);
-  store_group<T, double>(group, count, s, all.get());
-  for (int64_t l = 0; l < count; ++l) {
-    if (scaling.finite[l]) std::memcpy(w + l * size, all.get() + l * size, size * sizeof(T));
-  }
-}
-
 template <class T>
 void prox(const T* w, const double* threshold, int64_t B, Shape s, T* out, int64_t* finite,
           int threads) {
@@ -152,7 +138,7 @@ void prox(const T* w, const double* threshold, int64_t B, Shape s, T* out, int64
       return t == F64{} ? one : (sigma > t ? one - t / sigma : F64{});
     });
     scaling.apply(g.a, size, 1);
-    store_finite(g.a, scaling, count, s, out + first * size);
+    store_group<T, double>(g.a, count, s, out + first * size, scaling.finite);
   });
 }
 
