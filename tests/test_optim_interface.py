@@ -279,7 +279,7 @@ def bad_inputs():
         "state_dict": (
             lambda: Alternating(sgd, unequal).load_state_dict({"task": {}}),
             ValueError,
-            r"state_dict must have the keys \['relation', 'task'\], got \['task'\]",
+            r"state_dict must have the keys \['param_groups', 'state'\], got \['task'\]",
         ),
     }
 
