@@ -115,7 +115,7 @@ def check_range(function, argument, index, num_tasks):
 
 def read_edges(function, edge_index, edge_weight=None, num_tasks=None):
     index = as_tensor(function, "edge_index", edge_index)
-    if isinstance(edge_index, (list, tuple)) and not index.numel():
+    if not index.numel():  # of any dtype: nothing in it is no integer
         index = index.to(torch.int64)
     if not _is_integer(index.dtype):
         raise TypeError(f"{function}: edge_index must hold integers, got {index.dtype}")

@@ -342,6 +342,8 @@ def _first_alike(function, labels):
     """For each task the first task with its label, int64 on the CPU, and the labels' device."""
     device = torch.device("cpu")
     if isinstance(labels, torch.Tensor):
+        if not labels.numel():  # of any dtype: nothing in it is no integer
+            labels = labels.to(torch.int64)
         if labels.dtype.is_floating_point or labels.dtype.is_complex:
             raise TypeError(f"{function}: labels must hold integers, got {labels.dtype}")
         device, labels = labels.device, as_tensor(function, "labels", labels).cpu().numpy()

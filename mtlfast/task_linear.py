@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mtlfast._adjacency import as_tensor
 from mtlfast._compat import needs_reference
 
 # Rows a task from which grouping beats gathering. One thread, forward and backward, 4,096 rows of
@@ -84,16 +85,17 @@ class TaskLinear(nn.Module):
 
         Args:
             x: ``[*, in]``; ``[B, in]`` with one id a row.
-            task: an int or integer tensor without dimensions, the task of the whole batch; or an
-                integer tensor ``[B]`` with the task of each row. Ids on the CPU are moved to x.
-                Ids on an accelerator cost one synchronisation, for the check of their range; in
-                compiled code, transforms and graph capture they are not checked.
+            task: an int or integer tensor without dimensions, the task of the whole batch; or
+                integers ``[B]`` with the task of each row, as a tensor, a numpy array or a list.
+                Ids on the CPU are moved to x. Ids on an accelerator cost one synchronisation, for
+                the check of their range; in compiled or exported code, transforms and graph
+                capture, and on "meta", they are not checked.
 
         Returns:
             ``[*, out]``.
 
         Raises:
-            TypeError: ``task`` is neither an int nor an integer tensor.
+            TypeError: ``task`` is neither an int nor holds integers.
             ValueError: an id outside [0, K), or shapes that do not fit.
         """
         if x.shape[-1:] != (self.in_features,):
@@ -109,16 +111,19 @@ class TaskLinear(nn.Module):
             bias = None if self.bias is None else self.bias.index_select(0, one)[0]
             return functional.linear(x, self.weight.index_select(0, one)[0], bias)
         grouped = None
-        if self.out_features > 1 and len(x) >= _ROWS_A_TASK * self.num_tasks:
-            grouped = None if _is_traced(task) else self._grouped(x, task)
+        # Whether it is traced is asked first: a size that is compared is not any size any more.
+        if self.out_features > 1 and not _is_traced(task):
+            enough = x.shape[0] >= _ROWS_A_TASK * self.num_tasks
+            grouped = self._grouped(x, task) if enough else None
         y = self._gathered(x, task) if grouped is None else grouped
         return y if self.bias is None else y + self.bias.index_select(0, task).to(y.dtype)
 
     def _gathered(self, x, task):
         """A copy of its task's weights for every row of x."""
         y = (self.weight.index_select(0, task) * x.unsqueeze(1)).sum(-1)
-        if torch.is_autocast_enabled(x.device.type):  # the dtype that nn.Linear returns
-            y = y.to(torch.get_autocast_dtype(x.device.type))
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            y = y.to(torch.get_autocast_dtype(device))  # the dtype that nn.Linear returns
         return y
 
     def _grouped(self, x, task):
@@ -141,21 +146,18 @@ class TaskLinear(nn.Module):
 
     def _checked_ids(self, x, task):
         """``task`` as an int, or as an int64 tensor on x's device."""
+        if isinstance(task, int):
+            return self._checked_id(task)
         if not isinstance(task, torch.Tensor):
-            if isinstance(task, bool) or not hasattr(type(task), "__index__"):
-                raise TypeError(
-                    "TaskLinear: task must be an int or an integer tensor, "
-                    f"got {type(task).__name__}"
-                )
-            task = operator.index(task)
-            if not 0 <= task < self.num_tasks:
-                raise ValueError(f"TaskLinear: task must be in [0, K={self.num_tasks}), got {task}")
-            return task
-        if task.is_floating_point() or task.is_complex() or task.dtype == torch.bool:
+            if not isinstance(task, (list, tuple)) and not hasattr(task, "__array__"):
+                return self._checked_id(task)
+            task = _as_ids(task)
+        whole = not (task.is_floating_point() or task.is_complex() or task.dtype == torch.bool)
+        if not whole and task.numel():  # nothing in an empty one is no integer
             raise TypeError(
                 f"TaskLinear: task must be an int or an integer tensor, got dtype {task.dtype}"
             )
-        if task.dim() > 1 or (task.dim() == 1 and x.shape != (len(task), self.in_features)):
+        if task.dim() > 1 or (task.dim() == 1 and x.shape != (task.shape[0], self.in_features)):
             raise ValueError(
                 "TaskLinear: task must be one id, or one id for each row of x [B, in], "
                 f"got shape {list(task.shape)} for x of shape {list(x.shape)}"
@@ -164,9 +166,10 @@ class TaskLinear(nn.Module):
             raise ValueError(
                 f"TaskLinear: task must be on x's device {x.device} or the CPU, got {task.device}"
             )
+        task = task.to(torch.int64)
         if not _is_traced(task):
             if task.dim() == 0:
-                return self._checked_ids(x, int(task))
+                return self._checked_id(int(task))
             bad = (task < 0) | (task >= self.num_tasks)
             if bad.any():
                 at = int(bad.nonzero()[0])
@@ -174,7 +177,17 @@ class TaskLinear(nn.Module):
                     f"TaskLinear: task must be in [0, K={self.num_tasks}), "
                     f"got {int(task[at])} at position {at}"
                 )
-        return task.to(x.device, torch.int64, non_blocking=True)
+        return task.to(x.device, non_blocking=True)
+
+    def _checked_id(self, task):
+        if isinstance(task, bool) or not hasattr(type(task), "__index__"):
+            raise TypeError(
+                f"TaskLinear: task must be an int or an integer tensor, got {type(task).__name__}"
+            )
+        task = operator.index(task)
+        if not 0 <= task < self.num_tasks:
+            raise ValueError(f"TaskLinear: task must be in [0, K={self.num_tasks}), got {task}")
+        return task
 
     @classmethod
     def from_modules(cls, modules):
@@ -238,8 +251,15 @@ _COMPARED = {
 }
 
 
+def _as_ids(task):
+    """An array or a list as a tensor on the CPU."""
+    if torch.compiler.is_compiling():
+        return torch.as_tensor(task, device="cpu")
+    return as_tensor("TaskLinear", "task", task)
+
+
 def _is_traced(task):
     """True where no value of ``task`` can be looked at."""
-    if torch.compiler.is_compiling() or needs_reference(task):
+    if torch.compiler.is_compiling() or needs_reference(task) or task.is_meta:
         return True
     return task.is_cuda and torch.cuda.is_current_stream_capturing()

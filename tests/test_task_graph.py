@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mtlfast
 from mtlfast import TaskGraph
 
 SIZES = [(0, 0), (1, 0), (1, 3), (2, 1), (7, 0), (5, 40), (30, 200), (33, 900)]
@@ -284,6 +285,30 @@ LABELS = [
     [3, -1, 3, 3, -1, 2**40],
     list("the quick brown fox jumps over the lazy dog"),
 ]
+
+
+ANY_DTYPE = [
+    *(torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.bool),
+    *(torch.uint8, torch.int16, torch.int32, torch.int64),
+]
+
+
+@pytest.mark.parametrize("dtype", ANY_DTYPE, ids=str)
+def test_no_edges_of_any_dtype(dtype):
+    """An empty tensor that somebody made without thinking of integers holds none that are not."""
+    index, W = torch.empty(2, 0, dtype=dtype), torch.randn(4, 2)
+    assert_same(TaskGraph.from_edges(index, num_tasks=4), TaskGraph.from_edges([[], []], None, 4))
+    weight = torch.empty(0, requires_grad=True)
+    for graph in ((index, None), (index, torch.empty(0)), (index, weight), [index, None]):
+        assert mtlfast.graph_reg(W, graph) == 0
+    assert mtlfast.graph_total_variation(W, (index, None)) == 0
+    assert torch.equal(mtlfast.graph_prox(W, (index, None), 0.1), W)
+    assert TaskGraph.groups(torch.empty(0, dtype=dtype)).num_tasks == 0
+    with pytest.raises(ValueError, match=r"must have shape \[2, E\], got \[0\]"):
+        TaskGraph.from_edges(torch.empty(0, dtype=dtype))
+    if dtype not in (torch.bfloat16, torch.complex64):
+        graph = TaskGraph.from_edges(index.numpy(), num_tasks=4)
+        assert_same(graph, TaskGraph.from_edges([[], []], None, 4))
 
 
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: str(len(labels)))

@@ -1,5 +1,7 @@
 """TaskLinear against K nn.Linear modules, in values and gradients."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -127,6 +129,67 @@ def test_task_linear_under_compile_vmap_and_autocast():
             assert layer(rows.float(), ids).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("out_features", [1, 2])
+def test_ids_may_be_an_array_or_a_list(out_features):
+    layer = TaskLinear(5, 3, out_features)
+    ids = [0, 4, 4, 1] * 10
+    x = torch.randn(40, 3)
+    want = layer(x, torch.tensor(ids))
+    forms = [
+        ids,
+        tuple(ids),
+        np.array(ids),
+        np.array(ids, dtype=np.uint64),
+        np.repeat(np.array(ids, dtype=np.int16), 2)[::2],
+        pd.Series(ids),
+        torch.tensor(ids, dtype=torch.uint8),
+        torch.tensor(ids, dtype=torch.uint32),
+    ]
+    for form in forms:
+        assert torch.equal(layer(x, form), want)
+    for one in (2, np.int64(2), np.array(2), np.uint8(2), torch.tensor(2), Index(2)):
+        assert torch.equal(layer(x, one), layer(x, 2))
+
+
+class Index:
+    """An integer of a user's own."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+@pytest.mark.parametrize("empty", [[], (), np.array([]), torch.empty(0), torch.empty(0).bool()])
+def test_no_ids_of_any_dtype_belong_to_no_rows(empty):
+    assert TaskLinear(5, 3, 2)(torch.empty(0, 3), empty).shape == (0, 2)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("out_features", [1, 2])
+def test_shapes_flow_on_meta(out_features, bias):
+    layer = TaskLinear(5, 3, out_features, bias, device="meta")
+    x, ids = torch.empty(40, 3, device="meta"), torch.arange(40) % 5
+    for task in (ids, ids.to("meta"), ids.tolist(), ids.numpy()):
+        y = layer(x, task)
+        assert (y.device.type, tuple(y.shape)) == ("meta", (40, out_features))
+        y.sum().backward()
+        assert layer.weight.grad.shape == layer.weight.shape
+    for task in (2, ids[2], ids[2].to("meta")):
+        assert layer(x, task).shape == (40, out_features)
+    with pytest.raises(ValueError, match=r"in \[0, K=5\), got 7 at position 1"):
+        layer(x[:2], [0, 7])
+
+
+def test_a_default_device_changes_nothing():
+    layer, x, ids = TaskLinear(5, 3, 2), torch.randn(40, 3), [0, 1, 2, 3, 4] * 8
+    want = layer(x, ids)
+    with torch.device("meta"):
+        for task in (ids, np.array(ids), torch.tensor(ids, device="cpu")):
+            assert torch.equal(layer(x, task), want)
+
+
 X = torch.ones(3, 4)
 LAYER = TaskLinear(5, 4, 2)
 BAD = {
@@ -174,6 +237,36 @@ BAD = {
         r"TaskLinear: task must be an int or an integer tensor, got dtype torch.float32",
     ),
     "bool id": (lambda: LAYER(X, True), TypeError, r"an integer tensor, got bool"),
+    "floats in an array": (
+        lambda: LAYER(X, np.ones(3)),
+        TypeError,
+        r"TaskLinear: task must be an int or an integer tensor, got dtype torch.float64",
+    ),
+    "a float in an array": (
+        lambda: LAYER(X, np.array(2.0)),
+        TypeError,
+        r"TaskLinear: task must be an int or an integer tensor, got dtype torch.float64",
+    ),
+    "bools in a list": (
+        lambda: LAYER(X, [True, False, True]),
+        TypeError,
+        r"an integer tensor, got dtype torch.bool",
+    ),
+    "words": (
+        lambda: LAYER(X, ["a", "b", "c"]),
+        TypeError,
+        r"TaskLinear: task must hold numbers, got dtype <U1",
+    ),
+    "ragged": (lambda: LAYER(X, [[0], [1, 2]]), ValueError, r"TaskLinear: task must be rectang"),
+    "id in an array": (
+        lambda: LAYER(X, np.array([0, 1, 9])),
+        ValueError,
+        r"TaskLinear: task must be in \[0, K=5\), got 9 at position 2",
+    ),
+    "id in a list": (lambda: LAYER(X, [0, -1, 2]), ValueError, r"got -1 at position 1"),
+    "number of ids in a list": (lambda: LAYER(X, [0]), ValueError, r"got shape \[1\] for x of"),
+    "float": (lambda: LAYER(X, 2.0), TypeError, r"an integer tensor, got float"),
+    "string": (lambda: LAYER(X, "2"), TypeError, r"an integer tensor, got str"),
     "no id": (lambda: LAYER(X, None), TypeError, r"an integer tensor, got NoneType"),
     "ids elsewhere": (
         lambda: LAYER(X, torch.zeros(3, dtype=torch.int64, device="meta")),
