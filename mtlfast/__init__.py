@@ -1,6 +1,6 @@
 """mtlfast: task-relation regularizers for multi-task learning in PyTorch."""
 
-from mtlfast import nn, optim
+from mtlfast import _loading, nn, optim  # noqa: F401 (_loading declares)
 from mtlfast._config import build_info, show_config
 from mtlfast._native import FallbackWarning, release_memory
 from mtlfast.gram import LowRank, gram_reg

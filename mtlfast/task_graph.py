@@ -1,5 +1,7 @@
 """The graph of task relations: checked and prepared once, then used at every step."""
 
+import copy
+
 import numpy as np
 import torch
 
@@ -16,6 +18,7 @@ from mtlfast._adjacency import (
     symmetric_csr,
 )
 from mtlfast._compat import needs_reference, outside_transforms
+from mtlfast._graph_parts import check_parts
 from mtlfast._neighbors import nearest
 
 # The tasks of smaller graphs lie in the last cache in any order; an order that brings fewer edges
@@ -47,6 +50,12 @@ def _restore(num_tasks, num_edges, tensors):
     return graph
 
 
+def restore_checked(num_tasks, num_edges, tensors):
+    """A TaskGraph from its parts that come from a file: kernels trust the indices of a graph."""
+    check_parts("TaskGraph", num_tasks, num_edges, tensors)
+    return _restore(num_tasks, num_edges, tensors)
+
+
 # The constructors under a caller's name: graph_reg builds graphs from plain tensors with them.
 
 
@@ -75,7 +84,8 @@ class TaskGraph:
 
     Build one with :meth:`from_edges`, :meth:`from_dense`, :meth:`from_sparse`,
     :meth:`from_networkx`, :meth:`knn`, :meth:`chain` or :meth:`groups`. Weights are constants: for
-    learnable ones pass the plain tensor to ``graph_reg``. Graphs can be pickled and copied.
+    learnable ones pass the plain tensor to ``graph_reg``. Graphs can be pickled and copied,
+    and saved: ``torch.load`` takes them in its default mode.
 
     Attributes (read-only):
         num_tasks: K.
@@ -121,7 +131,11 @@ class TaskGraph:
         raise AttributeError(f"TaskGraph: a graph is immutable, got a deletion of {name!r}")
 
     def __reduce__(self):
-        return _restore, (self.num_tasks, self.num_edges, self._tensors())
+        return restore_checked, (self.num_tasks, self.num_edges, self._tensors())
+
+    def __deepcopy__(self, memo):
+        parts = {name: copy.deepcopy(part, memo) for name, part in self._tensors().items()}
+        return _restore(self.num_tasks, self.num_edges, parts)
 
     def __repr__(self):
         return (

@@ -26,14 +26,14 @@ REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
     {"linear_model"},
-    {"optim", "relations"},
+    {"optim", "relations", "_loading"},
     {"_clusters", "_relations_plot", "_relations_input"},
     {"_proximal", "_alternating"},
     {"_proxes", "_wrapper"},
     {"nn"},
     {"task_linear", *REGULARIZERS},
     {"_graph_forms", "_edge_dual"},
-    {"task_graph", "_adjacency", "_neighbors"},
+    {"task_graph", "_adjacency", "_graph_parts", "_neighbors"},
     {"_ops", "_config"},
     {"_native_cuda"},
     {"_checks", "_compat", "_cache"},
