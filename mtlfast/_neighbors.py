@@ -6,15 +6,11 @@ recomputed as sums of squared differences, and a row is accepted only when every
 proposed is provably farther than its k-th neighbour. The other rows ask for more proposals.
 """
 
+import importlib.util
 import math
 
 import numpy as np
 import torch
-
-try:
-    from scipy import spatial
-except ImportError:
-    spatial = None
 
 _CHUNK = 1 << 22  # numbers in a temporary: 32 MiB of float64
 # Where a k-d tree takes over from products: estimates, either way the neighbours are the same.
@@ -58,7 +54,8 @@ def nearest(x, k):
 
 
 def _use_tree(num_tasks, dim):
-    return spatial is not None and 1 <= dim <= _TREE_DIM and num_tasks >= _TREE_ROWS
+    fits = 1 <= dim <= _TREE_DIM and num_tasks >= _TREE_ROWS
+    return fits and importlib.util.find_spec("scipy") is not None
 
 
 def _distance(x, rows, index):
@@ -71,6 +68,8 @@ def _distance(x, rows, index):
 
 def _tree(x):
     """Proposals by k-d tree; ``beyond`` is a lower bound of every distance not proposed."""
+    from scipy import spatial  # here: it takes longer than the import of mtlfast
+
     tree = spatial.cKDTree(x.numpy(), balanced_tree=False, compact_nodes=False)
     slack = 1 - 8 * (x.shape[1] + 4) * _EPS
 

@@ -111,9 +111,21 @@ def test_every_module_has_a_layer():
         assert not free, f"modules without a place in the import arrows: {sorted(free)}"
 
 
-def test_the_linear_models_are_imported_by_those_who_use_them():
-    """They bring in scikit-learn where it is installed, which takes longer than mtlfast itself."""
-    code = "import sys, mtlfast; print(*{'sklearn', 'mtlfast.linear_model'} & {*sys.modules})"
+OPTIONAL = ["scipy", "sklearn", "pandas", "networkx", "matplotlib", "tqdm"]
+
+
+@pytest.mark.parametrize("package", ["mtlfast", "mtlfast.nn", "mtlfast.optim"])
+def test_an_import_brings_in_torch_and_numpy_alone(package):
+    """What is optional takes longer than mtlfast itself, so it is imported where it is used; the
+    linear models bring in scikit-learn, whose base classes they have, and are not imported either.
+    """
+    code = f"""
+import sys, torch
+before = set(sys.modules)
+import {package}
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*new & {set(OPTIONAL)}, *{{"mtlfast.linear_model"}} & set(sys.modules))
+"""
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
