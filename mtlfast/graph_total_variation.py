@@ -51,7 +51,8 @@ def _value(w, csr):
     row, col, half = reference.ordered_edges(*csr)
     lengths = _ops.edge_distance(w, row, col).double().sqrt()
     half = half.double()
-    value = _sum(half * lengths).to(real_dtype(w.dtype))
+    # a copy: of a conversion that changes nothing, torch 2.11 compiles a gradient of 0
+    value = _sum(half * lengths).to(real_dtype(w.dtype), copy=True)
     pull = torch.where(lengths == 0, 0.0, half / torch.where(lengths == 0, 1.0, lengths))
     # a weight of 0 is no edge for the kernel: Inf would be hidden
     return value, torch.where(lengths == torch.inf, torch.nan, pull).to(real_dtype(w.dtype))

@@ -141,15 +141,19 @@ def dense_distance(w):
 
 
 def _group_centred(x, ptr, member):
-    """Member rows minus their group's mean, taken relative to the group's first row, and n_g."""
+    """Member rows minus their group's mean, taken relative to the group's first row, and n_g.
+
+    A group too many, without members, takes part: where the sums of all groups are one row, older
+    compilers read it while its gradient is still being added up.
+    """
     size = ptr.diff()
     group = torch.arange(size.shape[0], device=ptr.device)
     group = group.repeat_interleave(size, output_size=member.shape[0])
     x = x[member]
-    x = x - x[ptr[:-1]][group]
-    n = size.to(x.dtype)[:, None]
+    x = x - x[ptr[group]]
+    n = torch.cat([size, size.new_ones(1)]).to(x.dtype)[:, None]
     # scatter_add, as the compiler stumbles over the forward derivative of index_add
-    total = x.new_zeros((size.shape[0], x.shape[1]))
+    total = x.new_zeros((n.shape[0], x.shape[1]))
     mean = total.scatter_add(0, group[:, None].expand(-1, x.shape[1]), x) / n
     return x - mean[group], n[group]
 
