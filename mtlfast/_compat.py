@@ -46,8 +46,33 @@ def wants_double_backward():
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def is_batched(upstream):
+    """Inside ``backward``: True where the gradients of several losses are taken at once.
+
+    That is ``is_grads_batched`` of ``torch.autograd.grad``, which has a vmap of its own, or a
+    ``torch.func.vmap`` around it: ``upstream`` hides a dimension that saved tensors do not have. An
+    address, an item and an operation in place are out of the question.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return _transforms_active() or torch._C._functorch.is_legacy_batchedtensor(upstream)
+
+
+def for_each(upstream, gradient, w):
+    """``gradient(w, upstream)``, linear in the scalar ``upstream``.
+
+    Of several losses it is taken once, in the arithmetic type, and scaled for each.
+    """
+    if not is_batched(upstream):
+        return gradient(w, upstream)
+    one = torch.ones((), dtype=upstream.dtype, device=w.device)
+    return (upstream * gradient(w.to(upstream.dtype), one)).to(w.dtype)
+
+
 def scaled_(grad, upstream):
     """``grad`` times the scalar ``upstream`` in place, without a pass over it where that is 1."""
+    if is_batched(upstream):
+        return grad * upstream
     if upstream.is_cpu and calls_directly() and upstream.item() == 1:
         return grad
     return grad.mul_(upstream)

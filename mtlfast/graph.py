@@ -13,7 +13,7 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._compat import needs_reference, scaled_, wants_double_backward, wants_grad
+from mtlfast._compat import for_each, needs_reference, scaled_, wants_double_backward, wants_grad
 from mtlfast._graph_forms import prepare, prepare_task_graph
 from mtlfast._native import real_dtype
 
@@ -116,7 +116,7 @@ def _one(w):
 def _take_grad(ctx, upstream, w, kernel, tensors):
     grad, ctx.grad = ctx.grad, None
     if grad is None:
-        return kernel(w, *tensors, upstream)[1]
+        return for_each(upstream, lambda w, scale: kernel(w, *tensors, scale)[1], w)
     return scaled_(grad, upstream)
 
 
@@ -278,8 +278,11 @@ class _GraphProx(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):  # a symmetric linear map: its own adjoint
-        run = _GraphProx.apply if wants_double_backward() else _prox
-        return run(upstream, *ctx.rest), None, None, None, None
+        if wants_double_backward() and needs_reference(upstream):  # inside a vmap
+            grad = _reference_prox(upstream, *ctx.rest[:2])
+        else:
+            grad = (_GraphProx.apply if wants_double_backward() else _prox)(upstream, *ctx.rest)
+        return grad, None, None, None, None
 
 
 def _prox(w, graph, step, tol, max_iter):

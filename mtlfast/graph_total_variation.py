@@ -12,7 +12,7 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
+from mtlfast._compat import for_each, needs_reference, wants_double_backward, wants_grad
 from mtlfast._edge_dual import EdgeDual
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast._native import real_dtype
@@ -74,7 +74,11 @@ class _GraphTotalVariation(torch.autograd.Function):
             grad = reference.graph_total_variation_grad(w, *edges)
             return (upstream * grad).to(w.dtype), *none
         row_ptr, col, _, order = csr
-        return _ops.graph_value(w, row_ptr, col, pull, order, upstream)[1], *none
+
+        def gradient(w, upstream):
+            return _ops.graph_value(w, row_ptr, col, pull, order, upstream)[1]
+
+        return for_each(upstream, gradient, w), *none
 
 
 def graph_total_variation(W, graph, *, reduction="sum"):

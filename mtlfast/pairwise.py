@@ -12,7 +12,14 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._compat import needs_reference, scaled_, wants_double_backward, wants_grad
+from mtlfast._compat import (
+    for_each,
+    is_batched,
+    needs_reference,
+    scaled_,
+    wants_double_backward,
+    wants_grad,
+)
 
 _SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
 _FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
@@ -53,7 +60,11 @@ class _PairwiseReg(torch.autograd.Function):
         w, mean = ctx.saved_tensors
         if wants_double_backward():
             return (upstream * reference.pairwise_grad(w)).to(w.dtype)
-        return _ops.pairwise_affine(w, mean, upstream, 4.0 * w.shape[0], False)
+
+        def gradient(w, upstream):
+            return _ops.pairwise_affine(w, mean, upstream, 4.0 * w.shape[0], False)
+
+        return for_each(upstream, gradient, w)
 
 
 def pairwise_reg(W, *, reduction="sum"):
@@ -172,6 +183,8 @@ class _PairwiseProx(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):  # a symmetric linear map: its own adjoint
+        if is_batched(upstream):
+            return reference.pairwise_prox(upstream, ctx.step), None
         if wants_double_backward():
             return _PairwiseProx.apply(upstream, ctx.step), None
         return _prox(upstream, ctx.step), None

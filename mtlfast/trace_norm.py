@@ -5,7 +5,13 @@ from torch.autograd.function import once_differentiable
 
 from mtlfast import _ops, reference
 from mtlfast._checks import as_rows, check_float_tensor, check_number, check_same, rows_like
-from mtlfast._compat import concrete, needs_reference, wants_double_backward, wants_grad
+from mtlfast._compat import (
+    concrete,
+    is_batched,
+    needs_reference,
+    wants_double_backward,
+    wants_grad,
+)
 
 
 def _as_matrices(function, W):
@@ -33,12 +39,17 @@ def _looks(function, check, w):
 
 
 class _Subgradient(torch.autograd.Function):
-    """The saved subgradient as a function of W, for double backward."""
+    """The saved subgradient as a function of W, for double backward, inside a vmap too."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, w, unit):
-        ctx.save_for_backward(w)
+    def forward(w, unit):
         return unit.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     @once_differentiable
@@ -77,7 +88,7 @@ class _TraceNorm(torch.autograd.Function):
             unit = _ops.trace_norm_value(w, True, False)[1]
         if wants_double_backward():
             unit = _Subgradient.apply(w, unit)
-        elif unit.dtype == upstream.dtype:
+        elif unit.dtype == upstream.dtype and not is_batched(upstream):
             return _scale_(unit, upstream), None
         return (upstream[..., None, None] * unit).to(w.dtype), None
 
@@ -157,6 +168,15 @@ class _ProxGrad(torch.autograd.Function):
             )
 
 
+def _recorded_prox_grads(w, threshold, upstream):
+    """The same by autograd's own record, for several upstream gradients at once."""
+    inputs = [t.view_as(t) for t in (w, threshold)]
+    wanted = [t for t in inputs if t.requires_grad]
+    z = reference.trace_norm_prox(*inputs)
+    grads = iter(torch.autograd.grad(z, wanted, upstream, create_graph=True))
+    return [next(grads) if t.requires_grad else None for t in inputs]
+
+
 class _TraceNormProx(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, threshold, check):
@@ -166,7 +186,11 @@ class _TraceNormProx(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         if wants_double_backward():
-            return *_ProxGrad.apply(*ctx.saved_tensors, upstream), None
+            several = is_batched(upstream)
+            grads = (_recorded_prox_grads if several else _ProxGrad.apply)(
+                *ctx.saved_tensors, upstream
+            )
+            return *grads, None
         return *reference.trace_norm_prox_grad(*ctx.saved_tensors, upstream), None
 
 
