@@ -5,6 +5,13 @@ import contextlib
 import torch
 from torch.autograd import forward_ad
 
+OLDEST = (2, 8)  # also in pyproject.toml: what the tests of transforms and compiled code pass on
+if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+    raise ImportError(
+        f"mtlfast: torch must be >= {OLDEST[0]}.{OLDEST[1]}, got {torch.__version__}; older ones "
+        "are not tested, and gradients in compiled code have been wrong on them"
+    )
+
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 _transforms_active = torch._C._are_functorch_transforms_active
 

@@ -13,7 +13,15 @@ import pytest
 import torch
 
 import mtlfast
-from mtlfast import _columns, _native, _native_cuda, _tiles, linear_model, reference
+from mtlfast import (
+    _columns,
+    _compat,
+    _native,
+    _native_cuda,
+    _tiles,
+    linear_model,
+    reference,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
@@ -150,6 +158,29 @@ def test_private_torch_lives_in_compat():
     files = FILES | LINEAR_MODEL
     users = {m for m, path in files.items() if private.search(path.read_text())}
     assert users <= {"_compat", "_config"}  # _config only tells torch's build
+
+
+def test_every_place_names_the_same_oldest_torch():
+    """What is declared, refused, written and tried in the checks of a change; see docs/."""
+    oldest = ".".join(map(str, _compat.OLDEST))
+    for path, pattern in {
+        "pyproject.toml": r'dependencies = .*"torch>=([\d.]+)"',
+        "README.md": r"needs torch ≥ ([\d.]+)",
+        "constraints.txt": r"any torch >= ([\d.]+) works",
+        "docs/torch_versions.md": r"^\| (\d+\.\d+)\.\d+, the oldest",
+    }.items():
+        found = re.findall(pattern, (ROOT / path).read_text(), re.M)
+        assert found == [oldest], path
+    assert f"{oldest}.0" in (ROOT / "docs/torch_versions.md").read_text()
+    pinned = re.search(r"^torch==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.M)[1]
+    assert pinned in (ROOT / "docs/torch_versions.md").read_text()
+
+
+def test_an_older_torch_is_refused():
+    code = "import torch; torch.__version__ = '2.7.1'; import mtlfast"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "ImportError: mtlfast: torch must be >= " in run.stderr
+    assert "got 2.7.1" in run.stderr
 
 
 def includes_of(path):
