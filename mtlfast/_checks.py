@@ -9,6 +9,8 @@ import numbers
 
 import torch
 
+from mtlfast.reference._base import outside_autocast
+
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 REDUCTIONS = ("sum", "mean")
 
@@ -53,7 +55,7 @@ def _stack(function, tensors):
                     f"{function}: all tensors of W must have the same {what}, "
                     f"got {first} at position 0 and {this} at position {k}"
                 )
-    with torch.autocast(tensors[0].device.type, enabled=False):  # it refuses to stack float16
+    with outside_autocast(tensors[0].device.type):  # it refuses to stack float16
         return torch.stack([t.reshape(-1) for t in tensors])
 
 

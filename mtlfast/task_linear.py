@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from mtlfast._adjacency import as_tensor
 from mtlfast._compat import needs_reference
+from mtlfast.reference._base import autocast_dtype
 
 # Rows a task from which grouping beats gathering. One thread, forward and backward, 4,096 rows of
 # 64 features, 8 outputs: 100 tasks 2.3 ms grouped, 8.6 gathered; 1,000 tasks 7.0 and 8.6;
@@ -56,10 +57,10 @@ class TaskLinear(nn.Module):
             if size < 1:
                 raise ValueError(f"TaskLinear: {name} must be >= 1, got {size}")
             setattr(self, name, size)
-        like = {"device": device, "dtype": dtype}
-        self.weight = nn.Parameter(torch.empty(num_tasks, out_features, in_features, **like))
+        weight = torch.empty(num_tasks, out_features, in_features, device=device, dtype=dtype)
+        self.weight = nn.Parameter(weight)
         if bias:
-            self.bias = nn.Parameter(torch.empty(num_tasks, out_features, **like))
+            self.bias = nn.Parameter(weight.new_empty(num_tasks, out_features))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
@@ -121,10 +122,8 @@ class TaskLinear(nn.Module):
     def _gathered(self, x, task):
         """A copy of its task's weights for every row of x."""
         y = (self.weight.index_select(0, task) * x.unsqueeze(1)).sum(-1)
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            y = y.to(torch.get_autocast_dtype(device))  # the dtype that nn.Linear returns
-        return y
+        dtype = autocast_dtype(x.device.type)  # the dtype that nn.Linear returns
+        return y if dtype is None else y.to(dtype)
 
     def _grouped(self, x, task):
         """One batched product over the rows of each task, padded to the most frequent task.
