@@ -234,7 +234,8 @@ def _expand(function, pointer, num_tasks, stored):
         raise ValueError(
             f"{rule}, got {pointer[at].item()} after {pointer[at - 1].item()} at position {at}"
         )
-    return torch.repeat_interleave(torch.arange(num_tasks), count, output_size=stored)
+    row = torch.arange(num_tasks, device="cpu")
+    return torch.repeat_interleave(row, count, output_size=stored)
 
 
 def read_networkx(function, G, weight="weight"):
@@ -291,12 +292,12 @@ def symmetric_csr(function, edges):
 
 def _sum_runs(key, weight):
     """Distinct values of the sorted ``key`` and the sum of ``weight`` (ones when None) of each."""
-    starts = torch.ones(key.numel(), dtype=torch.bool)
+    if weight is None:
+        weight = torch.ones_like(key, dtype=torch.float64)
+    starts = torch.ones_like(key, dtype=torch.bool)
     torch.ne(key[1:], key[:-1], out=starts[1:])
     if starts.all():
-        return key, torch.ones(key.shape, dtype=torch.float64) if weight is None else weight
-    if weight is None:
-        weight = torch.ones(key.shape, dtype=torch.float64)
+        return key, weight
     run = starts.cumsum(0).sub_(1)
     return key[starts], torch.bincount(run, weight)
 
@@ -304,11 +305,11 @@ def _sum_runs(key, weight):
 def _mirror(low, high, weight, num_tasks):
     """Symmetric CSR from pairs low < high sorted by (low, high): row i is its lows, its highs."""
     below, above = (torch.bincount(x, minlength=num_tasks) for x in (high, low))
-    row_ptr = torch.zeros(num_tasks + 1, dtype=torch.int64)
+    row_ptr = low.new_zeros(num_tasks + 1)
     torch.cumsum(below + above, 0, out=row_ptr[1:])
-    col = torch.empty(2 * low.numel(), dtype=torch.int32)
-    out = torch.empty(2 * low.numel(), dtype=weight.dtype)
-    here = torch.arange(low.numel())
+    col = low.new_empty(2 * low.numel(), dtype=torch.int32)
+    out = weight.new_empty(2 * low.numel())
+    here = torch.arange(low.numel(), device=low.device)
     # Entry p of row `low` comes after all of the row's smaller columns.
     at = (row_ptr[:-1] + below - (above.cumsum(0) - above))[low].add_(here)
     col[at], out[at] = high.to(torch.int32), weight

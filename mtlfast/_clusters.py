@@ -70,11 +70,11 @@ def _plus_plus(x, n, generator):
 
     Fewer than n where fewer rows differ.
     """
-    chosen = [int(torch.randint(len(x), (), generator=generator))]
+    chosen = [int(torch.randint(len(x), (), generator=generator, device=x.device))]
     nearest = squares(x, x[chosen])[:, 0]
     while len(chosen) < n and nearest.max() > 0:
         total = nearest.cumsum(0)
-        at = torch.rand((), generator=generator, dtype=torch.float64) * total[-1]
+        at = torch.rand((), generator=generator, dtype=torch.float64, device=x.device) * total[-1]
         drawn = min(int(torch.searchsorted(total, at, right=True)), len(x) - 1)
         if nearest[drawn] == 0:  # rounding of the sums led to a row that is a centre already
             drawn = int(nearest.argmax())
@@ -118,7 +118,7 @@ def cover(x, threshold):
     first = int(distances(x, x.mean(0, keepdim=True))[:, 0].argmin())
     leaders = [first]
     nearest = distances(x, x[leaders])[:, 0]
-    labels = torch.zeros(len(x), dtype=torch.int64)
+    labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     while nearest.max() > threshold:
         far = int(nearest.argmax())
         length = distances(x, x[[far]])[:, 0]
@@ -134,13 +134,13 @@ def described(x, labels, centers, names):
     n = len(centers)
     sizes = torch.bincount(labels, minlength=n)
     error = (x - centers[labels]).square_().sum(1)
-    sums = torch.zeros(n, dtype=x.dtype).index_add_(0, labels, error)
-    first = torch.full((n,), len(x)).scatter_reduce_(
-        0, labels, torch.arange(len(x)), "amin", include_self=True
-    )
-    order = torch.tensor(sorted(range(n), key=lambda c: (-int(sizes[c]), int(first[c]))))
+    sums = x.new_zeros(n).index_add_(0, labels, error)
+    row = torch.arange(len(x), device=x.device)
+    first = torch.full_like(sizes, len(x)).scatter_reduce_(0, labels, row, "amin")
+    order = sorted(range(n), key=lambda c: (-int(sizes[c]), int(first[c])))
+    order = torch.tensor(order, device=x.device)
     place = torch.empty_like(order)
-    place[order] = torch.arange(n)
+    place[order] = torch.arange(n, device=x.device)
     spreads = (sums / sizes).sqrt()
     return Clusters(
         place[labels], centers[order], sizes[order], spreads[order], float(error.sum()), names

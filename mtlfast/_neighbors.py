@@ -30,8 +30,9 @@ def nearest(x, k):
         x = x * math.ldexp(1.0, -min(max(exponent, -1000), 1000))
     tree = _use_tree(num_tasks, dim)
     propose = _tree(x) if tree else _products(x)
-    out = torch.empty((num_tasks, k), dtype=torch.int64)
-    rows, m = torch.arange(num_tasks), min(num_tasks, k + 9)  # a row proposes itself too
+    out = torch.empty((num_tasks, k), dtype=torch.int64, device=x.device)
+    every = torch.arange(num_tasks, device=x.device)
+    rows, m = every, min(num_tasks, k + 9)  # a row proposes itself too
     while rows.numel():
         again = []
         width = m if tree else num_tasks
@@ -40,8 +41,8 @@ def nearest(x, k):
                 index, beyond = propose(part, m)
                 index = index.sort(1).values
             else:
-                index = torch.arange(num_tasks).expand(part.numel(), -1)
-                beyond = torch.full((part.numel(),), torch.inf, dtype=torch.float64)
+                index = every.expand(part.numel(), -1)
+                beyond = x.new_full((part.numel(),), torch.inf)
             distance = _distance(x, part, index)
             distance[index == part[:, None]] = torch.inf
             distance, order = torch.sort(distance, dim=1, stable=True)
@@ -60,7 +61,7 @@ def _use_tree(num_tasks, dim):
 
 def _distance(x, rows, index):
     """‖x_rows − x_index‖² ``[R, m]``, summed one column at a time: the same bits for any m."""
-    total = torch.zeros(index.shape, dtype=torch.float64)
+    total = x.new_zeros(index.shape)
     for column in x.unbind(1):
         total += (column[rows][:, None] - column[index]).square_()
     return total

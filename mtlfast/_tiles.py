@@ -140,7 +140,9 @@ def gram_edges(w, row, col, values, want_w, want_values):
     if want_w:
         grad = small_product(x, 4 * small)
         for index in (torch.stack([row, col]), torch.stack([col, row])):
-            omega = torch.sparse_coo_tensor(index, v, (x.shape[0],) * 2, check_invariants=False)
+            omega = torch.sparse_coo_tensor(
+                index, v, (x.shape[0],) * 2, device=x.device, check_invariants=False
+            )
             grad = torch.sparse.addmm(grad, omega, x, alpha=-2)
     values_grad = -2 * residual if want_values else residual.new_empty((0,))
     return _real(value, w), _real(grad, w), _real(values_grad, w)

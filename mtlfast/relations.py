@@ -253,7 +253,7 @@ class Relations:
         spread = float((self.W - middle).square_().sum(1).mean().sqrt())
         lines.append(f"distance from the mean task: {spread:.4g} (its length {middle.norm():.4g})")
         if 2 <= self.num_tasks <= _PAIRS:
-            i, j = torch.triu_indices(self.num_tasks, self.num_tasks, 1)
+            i, j = torch.triu_indices(self.num_tasks, self.num_tasks, 1, device=self.W.device)
             length = _clusters.distances(self.W, self.W)[i, j]
             for word, at in (("closest", length.argmin()), ("farthest", length.argmax())):
                 pair = f"{self.names[i[at]]} and {self.names[j[at]]}"

@@ -313,7 +313,7 @@ class TaskGraph:
         check_size(function, x.shape[0])
         rows, _ = check_weight(function, "features", x.detach())
         target = nearest(rows.to(torch.float64), k).flatten()
-        source = torch.arange(x.shape[0]).repeat_interleave(k)
+        source = torch.arange(x.shape[0], device=target.device).repeat_interleave(k)
         return _from_edges(function, torch.stack([source, target]), None, x.shape[0]).to(x.device)
 
     @classmethod
@@ -322,7 +322,7 @@ class TaskGraph:
         function = "TaskGraph.chain"
         num_tasks = check_count(function, "num_tasks", num_tasks)
         check_size(function, num_tasks)
-        left = torch.arange(max(num_tasks - 1, 0))
+        left = torch.arange(max(num_tasks - 1, 0), device="cpu")
         index = torch.stack([torch.cat([left, left + 1]), torch.cat([left + 1, left])])
         return _from_edges(function, index, None, num_tasks)
 
@@ -387,4 +387,4 @@ def _first_alike(function, labels):
             ) from None
         if label != label:
             raise ValueError(f"{function}: labels must equal themselves, got nan at position {i}")
-    return torch.tensor(first, dtype=torch.int64), device
+    return torch.tensor(first, dtype=torch.int64, device="cpu"), device
