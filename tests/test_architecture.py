@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._device import _device_constructors
 
 import mtlfast
 from mtlfast import (
@@ -158,6 +159,37 @@ def test_private_torch_lives_in_compat():
     files = FILES | LINEAR_MODEL
     users = {m for m, path in files.items() if private.search(path.read_text())}
     assert users <= {"_compat", "_config"}  # _config only tells torch's build
+
+
+# What torch makes on the default device when it is not told another.
+MAKERS = {function.__name__ for function in _device_constructors()}
+FILES_OF_TORCH = sorted(PACKAGE.rglob("*.py"))
+
+
+def made_anywhere(text):
+    """Calls of torch that name no device for the tensor they make."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name = ast.unparse(node.func)
+            named = "device" in {keyword.arg for keyword in node.keywords}
+            if name.startswith("torch.") and node.func.attr in MAKERS and not named:
+                yield f"line {node.lineno}: {name}"
+
+
+@pytest.mark.parametrize("path", FILES_OF_TORCH, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_new_tensor_is_given_its_device(path):
+    """A script may have set another default: results lie where the arguments lie."""
+    if path.parent.name == "linear_model":
+        pytest.skip("being rewritten")
+    text = path.read_text()
+    assert not re.search(r"from torch import .*\b(" + "|".join(sorted(MAKERS)) + r")\b", text)
+    assert list(made_anywhere(text)) == []
+
+
+def test_a_tensor_made_anywhere_is_noticed():
+    assert {"arange", "zeros", "tensor", "as_tensor", "rand", "sparse_coo_tensor"} <= MAKERS
+    assert list(made_anywhere("torch.arange(3)")) == ["line 1: torch.arange"]
+    assert list(made_anywhere("torch.arange(3, device=x.device)")) == []
 
 
 def test_every_place_names_the_same_oldest_torch():
