@@ -332,6 +332,9 @@ class TraceNorm(Regularizer):
     def forward(self, W):
         return self.strength * trace_norm(as_rows("TraceNorm", W))
 
+    def dual_norm(self, Y):
+        return float(torch.linalg.matrix_norm(as_rows("TraceNorm", Y), 2)) / self.strength
+
     def prox(self, W, step):
         step = check_number("TraceNorm.prox", "step", step)
         rows = trace_norm_prox(as_rows("TraceNorm.prox", W), step * self.strength)
@@ -363,6 +366,11 @@ class GroupLasso(Regularizer):
 
     def forward(self, W):
         return self.strength * group_lasso(W)
+
+    def dual_norm(self, Y):
+        return (
+            float(torch.linalg.vector_norm(as_rows("GroupLasso", Y), dim=0).max()) / self.strength
+        )
 
     def prox(self, W, step):
         step = check_number("GroupLasso.prox", "step", step)

@@ -133,8 +133,8 @@ class Penalty:
     def is_smooth(self):
         return not (self.norms or self.edges)
 
-    def value(self, W):
-        return self.quadratic.value(W) + sum(float(term(W)) for term in self.norms + self.edges)
+    def value(self, W, coupling):
+        return coupling.value(W) + sum(float(term(W)) for term in self.norms + self.edges)
 
 
 def split(name, terms, num_tasks, device):
