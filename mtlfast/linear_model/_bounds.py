@@ -70,7 +70,7 @@ class Bound:
         squares = self.system.squares
         out = self.system.solve(squares.moment, tol=1e-9, max_iter=1000)
         f = squares.loss(out.W) + self.system.coupling.value(out.W)
-        return f - 0.5 * out.dual.energy
+        return f - 0.5 * out.duals[0].energy
 
     def leftover(self, rest):
         """An energy of what no norm takes, which is no bound where H is flatter than it says."""

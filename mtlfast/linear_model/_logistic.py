@@ -155,6 +155,7 @@ class _Newton:
         self.used, self.coupling = solver, None
         self.value, self.least, self.n_iter = float("inf"), 0.0, 0
         self.stands, self._idle, self._sharp, self._root = False, 0, False, 0.0
+        self._fell = float("inf")  # by which share the last step lowered the objective
         self._due, self._before, self._inside = 8, (float("inf"), float("inf")), 0
 
     @property
@@ -185,22 +186,23 @@ class _Newton:
         _, h, statistics = self._model
         self.used = choose(self.name, self.solver, self.penalty, statistics.gram is not None)
         sharpest = 0.1 * self.tol
-        inner = sharpest if self._sharp else max(sharpest, min(1e-3, 0.01 * self.gap))
+        inner = max(sharpest, min(1e-3, 0.01 * self.gap, 0.1 * self._fell))
+        inner = sharpest if self._sharp else inner
         out = self._solve(statistics, inner)
         self._inside += out.n_iter
         before = self.gap
         b, z = self._place(statistics, out.W)
         self._raise_bound(out, z, self._model, inner)
-        W, fell, (step, value) = out.W, False, self._search(out.W, z)
+        W, (step, value) = out.W, self._search(out.W, z)
+        self._fell = ratio(self.value - value, value)
         if step > 0:
-            fell = self.value - value > 1e-3 * self.tol * self.value
             if step < 1:
                 W, b, z = (a + step * (n - a) for a, n in ((self.W, W), (self.b, b), (self.z, z)))
             self._root = 0.0
             self._take(W, b, z, value)
             if out.energy is not None and self.gap <= self.tol:
                 self._root = self._error(h, out.energy)
-        moved = step > 0 and (fell or self.gap < 0.9 * before)
+        moved = step > 0 and (self._fell > 1e-3 * self.tol or self.gap < 0.9 * before)
         # near the optimum a rough step leads uphill
         self._sharp |= step < 0.5 or not moved
         self._idle = 0 if moved else self._idle + (inner == sharpest)
@@ -226,12 +228,15 @@ class _Newton:
         """
         u, h, statistics = model
         for _ in range(_REMOVALS):
-            if out.dual.W is not out.W:
-                z = self._place(statistics, out.dual.W)[1]
-            slope = self.loss.balanced(h * (z - u), h)
-            wrong = self.loss.wrong(slope)
+            wrong = self.loss.weight.new_zeros(())
+            for dual in out.duals:
+                if dual.W is not out.W:
+                    z = self._place(statistics, dual.W)[1]
+                slope = self.loss.balanced(h * (z - u), h)
+                wrong = self.loss.wrong(slope)
+                if not (wrong < 0).any():
+                    self._bound(dual, out.energy, slope)
             if not (wrong < 0).any():
-                self._bound(out, slope)
                 return
             if float((self.loss.weight * wrong.clamp(max=0)).sum()) < -_LITTLE * self.value:
                 return
@@ -253,20 +258,20 @@ class _Newton:
         b = torch.where(self.loss.free, statistics.intercept(W), self.loss.fixed)
         return b, decision(self.loss.rows, W, b)
 
-    def _bound(self, out, slope):
+    def _bound(self, dual, energy_of, slope):
         """Raises the bound by the dual point of a model's solution."""
-        dual, R, energy = out.dual, out.dual.R, out.dual.energy
-        if out.energy is not None:  # the gradient of the rows, which statistics may have rounded
+        R, energy = dual.R, dual.energy
+        if energy_of is not None:  # the gradient of the rows, which statistics may have rounded
             R = -moments(self.loss.rows, slope) - self.coupling.grad(dual.W)
-            energy = out.energy(R)
-        if not energy <= _NEAR * self.value:
+            energy = energy_of(R)
+        if not energy <= (_NEAR if self.penalty.is_smooth else 100 * _NEAR) * self.value:
             return
         scale, entropy = self.loss.conjugate(slope, 1.0 / dual.factor)
         q = self.coupling.value(dual.W)
         fixed = self.loss.fixed.repeat_interleave(self.loss.rows.ptr.diff())
         shift = scale * float((slope * fixed).sum())  # of intercepts that are not fitted
         left = float((R * dual.W).sum())
-        if out.energy is not None:  # rounding, along directions that hardly count
+        if energy_of is not None:  # rounding, along directions that hardly count
             left = 2 * abs(left)
         value = entropy + shift - scale**2 * q - scale * left
         # what is left of the gradient acts on how far W' is from the optimum, whose square the

@@ -22,7 +22,7 @@ class NormOfTasks:
     """A norm of W itself; Z is what its prox gave last."""
 
     weight = 1.0  # the mean of the diagonal of AᵀA
-    takes = True  # whether ``take`` is there
+    takes = takes_all = True  # whether ``take`` is there, and takes any gradient
     is_cheap = True  # whether ``candidate`` is
 
     def __init__(self, term, W):
@@ -58,16 +58,16 @@ class NormOfTasks:
     def value(self, W):
         return float(self.term(W))
 
-    def take(self, rest, rho, bound):
+    def take(self, rest, rho, bound, repeats=None):
         """(taken, energy, factor): ``rest`` made part of Y, and how far outside its ball Y is then.
 
         ``taken`` is by how much AᵀY grows. Of what Y is outside its ball, the part that H bounds is
         given back, which costs its square.
         """
-        taken = rest
-        for repeat in range(_REPEATS + 1):
+        taken, repeats = rest, _REPEATS if repeats is None else repeats
+        for repeat in range(repeats + 1):
             factor = dual_norm(self.term, rho * self.U + taken)
-            if factor <= 1 + _ROUNDING or repeat == _REPEATS:
+            if factor <= 1 + _ROUNDING or repeat == repeats:
                 return taken, None, factor
             excess = self.term.prox(rho * self.U + taken, 1.0)
             taken = taken - excess + bound.split(excess)[1]
@@ -79,7 +79,7 @@ class NormOfTasks:
 class NormOfDifferences:
     """A sum of norms of differences over the edges of a graph."""
 
-    is_cheap = False
+    is_cheap = takes_all = False
 
     def __init__(self, term, W):
         graph = term._task_graph(W).to(W.device)

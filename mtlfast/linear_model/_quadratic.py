@@ -38,7 +38,7 @@ class Solved:
     gap: float  # see System.gap, or of norms how far the objective may be above its minimum
     n_iter: int
     is_exact: bool  # what is left is rounding
-    dual: Dual
+    duals: list  # of :class:`Dual`
     energy: object = None  # of quadratic penalties, ⟨R, H⁻¹R⟩ or more as a function of R
 
 
@@ -83,14 +83,14 @@ class System:
         """W with a gap of at most ``tol``, or as small as its digits let it be."""
         if not C.any():
             W = torch.zeros_like(C)
-            return Solved(W, 0.0, 0, True, Dual(W, W, 0.0), self.energy)
+            return Solved(W, 0.0, 0, True, [Dual(W, W, 0.0)], self.energy)
         if not self.is_direct:
             return self._iterate(C, start, tol, max_iter, progress)
         W = self.direct.solve(C)
         R = C - self.product(W)
         energy = self.direct.energy(R)
         gap = gap_of(self.squares, energy, float((C * W).sum()))
-        return Solved(W, gap, 1, True, Dual(W, R, energy), self.energy)
+        return Solved(W, gap, 1, True, [Dual(W, R, energy)], self.energy)
 
     def energy(self, R):
         """⟨R, (G + Q)⁻¹R⟩, or more as far as it is known."""
@@ -115,7 +115,7 @@ class System:
                 progress(run.n_iter, run.gap())
         W, energy = self.coupling.join(run.W), run.energy / self.least_eigenvalue
         is_exact = run.stands or idle == _IDLE
-        return Solved(W, run.gap(), run.n_iter, is_exact, Dual(W, run.R, energy), self.energy)
+        return Solved(W, run.gap(), run.n_iter, is_exact, [Dual(W, run.R, energy)], self.energy)
 
 
 class _Gradients:
@@ -232,7 +232,7 @@ class Independent:
         R = self.squares.moment - self.squares.product(W) - 2 * self._ridge * W
         energy = self.energy(R)
         gap = gap_of(self.squares, energy, float((self.squares.moment * W).sum()))
-        return Solved(W, gap, 1, True, Dual(W, R, energy), self.energy)
+        return Solved(W, gap, 1, True, [Dual(W, R, energy)], self.energy)
 
     def energy(self, R):
         """⟨R, (G + 2·ridge)⁻¹R⟩."""

@@ -24,10 +24,19 @@ class Search:
         self.W, self.objective = torch.zeros_like(self.squares.moment), 0.5 * self.squares.yy
         # no smaller is the quadratic part alone, nor all together
         self._bottom = self.least = bound.bottom()
-        self.dual, self._worse, self._descended = None, 1.0, None
+        self.dual, self._worse, self._descended, self._last = None, 1.0, None, None
 
     def solved(self, n_iter):
-        return Solved(self.W, self.gap, n_iter, False, self.dual)
+        """What was found, with duals at its end, of which a norm of W takes as much as it can."""
+        duals, whole = [self.dual], [norm for norm in self.norms if norm.takes_all]
+        if whole and self._last is not None:
+            W, miss, rho = self._last
+            for repeats in (0, None):
+                taken, _, factor = whole[0].take(miss, rho, self.bound, repeats)
+                energy, rest = self.bound.split(miss - taken)
+                energy += self.bound.leftover(rest) if rest.any() else 0.0
+                duals.append(Dual(W, miss - taken, energy, factor))
+        return Solved(self.W, self.gap, n_iter, False, duals)
 
     @property
     def gap(self):
@@ -48,6 +57,7 @@ class Search:
         of R, and by how much the last bound was worse than that, let them. Returns an estimate.
         """
         base = smooth + float((pull * W).sum())
+        self._last = W, miss, rho
         energy, rest = self.bound.split(miss)
         best = max(base - 0.5 * energy, self.least)
         best = ratio(max(self.objective - best, 0.0), max(self.objective, self.floor))
