@@ -32,8 +32,9 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         coef_, intercept_: ``[K, d]`` and ``[K]`` for two classes, else ``[K, C, d]`` and
             ``[K, C]``.
         objective_: the sum over the C problems; ``gap_`` and ``n_iter_``: their largest. Steps are
-            Newton's, each a fit of weighted squares; ``gap_`` is the larger of that fit's and of
-            how far the gradients of loss and squares differ there, relative to that at W = 0.
+            Newton's, each a fit of weighted squares, whose slopes are the dual point behind
+            ``gap_``; with quadratic penalties that is also the gradient in the norm of the inverse
+            Hessian, relative to W in that of the Hessian.
 
     Raises (in ``fit``):
         ValueError: y is continuous, or all rows are of one class.

@@ -109,15 +109,16 @@ class MultiTaskRegressor(SquaresModel):
         coef_, intercept_: ``[K, d]`` and ``[K]``; tensors where X was one, else NumPy arrays.
         tasks_: NumPy array ``[K]`` of labels, in the order of the rows of ``coef_``.
         objective_: the minimum found, of the sum above.
-        gap_: what was at most ``tol`` where the fit converged. With quadratic penalties the norm of
-            the objective's gradient relative to that at W = 0, the larger of two: the Euclidean
-            one, and the one whose square is the error of the objective as far as the
-            preconditioner is its Hessian. With norms how far above its minimum the objective may
-            be, relative to it: (objective − L)/objective, L the minimum of the Lagrangian at dual
-            feasible multipliers, with ``"fista"`` at the smallest subgradient found. Directions
-            less curved than a millionth of a feature's squares count as that much, and an
-            objective below 1e-6 of that at W = 0 counts as so much. A larger ``gap_`` up to 1e-6
-            passes for converged with quadratic penalties where rounding leaves no smaller one.
+        gap_: what was at most ``tol`` where the fit converged. How far above its minimum the
+            objective may be, relative to it, or to 1e-6 of the objective at W = 0 where it is
+            smaller; with quadratic penalties also the error of W, relative to W, in the norm of the
+            Hessian, of which the first is about the square. It comes from the residual in the norm
+            of the inverse Hessian, which conjugate gradients bound by the smallest eigenvalue that
+            they have seen; with norms from the best dual point found. 1 tells that nothing is known
+            but that squares are no less than 0. Up to 1e-6 it passes for converged where rounding
+            leaves no smaller one. The one estimate in it: total variations of more than 128 tasks,
+            or 512 coefficients, count directions less curved than a millionth of a feature's
+            squares as that much.
         n_iter_, solver_: iterations, and the solver that was used.
         n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
 
@@ -132,7 +133,8 @@ class MultiTaskRegressor(SquaresModel):
     predicts the mean of y at the mean of x over all rows. A constant feature is confounded with
     the intercept; it gets a coefficient of 0 without a penalty, and from one that wants it small.
     Penalties see coefficients: features of unlike scales are penalised unlike, and norms of W then
-    take many steps. Bring them to like scales first.
+    take many steps. Bring them to like scales first. Quadratic penalties of any strength, and
+    features in any units, are solved all the same; the objective is never above that at W = 0.
 
     Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
     and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which

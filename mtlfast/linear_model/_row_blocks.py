@@ -49,9 +49,11 @@ class RowBlocks:
         root = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
         N.div_(root[:, :, None]).div_(root[:, None])
         N.diagonal(dim1=1, dim2=2).add_(1e-13)
-        factor = torch.linalg.cholesky(N)
+        # in place, column-major as LAPACK wants it: with d = 2,000 each copy is 30 MiB
+        factor = torch.linalg.cholesky(N.mT, out=N.mT)
 
         def solve(f):
-            return torch.cholesky_solve((f / root)[:, :, None], factor)[:, :, 0] / root
+            half = torch.linalg.solve_triangular(factor, (f / root)[:, :, None], upper=False)
+            return torch.linalg.solve_triangular(factor.mT, half, upper=True)[:, :, 0] / root
 
         return solve
