@@ -45,7 +45,8 @@ def inverses(matrices, shift=0.0):
     if bad.numel():
         raise ValueError(INDEFINITE)
     inverse = torch.cholesky_inverse(factor)
-    return inverse.div_(root[:, :, None]).div_(root[:, None])
+    inverse = inverse.div_(root[:, :, None]).div_(root[:, None])
+    return inverse if inverse.is_contiguous() else inverse.mT  # LAPACK's are column-major
 
 
 def cholesky(M):

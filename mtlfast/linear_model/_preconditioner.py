@@ -21,6 +21,7 @@ from mtlfast.linear_model._row_blocks import MOST, RowBlocks
 
 _STRONG = 1e3  # a pull beside E, from which on the force is taken from the tasks
 _MODERATE = 1e6  # a shift beside G, up to which R tells what G makes of P⁻¹R
+_FEW = 64  # sets of a chunk, whose sums are a product with a matrix of weights
 _CHUNK = 1 << 18  # numbers of the blocks that are looked at together
 
 
@@ -117,56 +118,86 @@ class _Centres:
         if len(levels) == 2:
             self.found.append(inverses(self._second()))
 
-    def _summed(self, level, body):
-        """Sums over each set of ``body(tasks)``, a stack of matrices, a chunk at a time."""
+    def _summed(self, level, weigh, own_shift=None):
+        """Sums over each set of diag(weights) times B_k⁻¹, or E_k B_k⁻¹ where ``own_shift`` is what E
+        has beside G, with ``weigh(tasks)`` the weights ``[n, d]`` or ``[n, 1]``, None for none.
+
+        Where a chunk of tasks is of few sets, their sums are products of long matrices.
+        """
         d = self.gram.shape[-1]
         out = self.gram.new_zeros(len(level.ptr) - 1, d, d)
         step = max(1, _CHUNK // (d * d))
+        in_order = torch.equal(level.member, torch.arange(len(self.gram), device=out.device))
         for begin in range(0, len(level.member), step):
-            of = level.of[begin : begin + step]
-            sets, lengths = torch.unique_consecutive(of, return_counts=True)
-            part = body(level.member[begin : begin + step])
+            tasks = level.member[begin : begin + step]
+            here = slice(begin, begin + step) if in_order else tasks
+            weights = weigh(here)
+            if weights is None:
+                continue
+            sets, lengths = torch.unique_consecutive(
+                level.of[begin : begin + step], return_counts=True
+            )
+            inverse = self.inverse[here]
+            if own_shift is None and weights.shape[1] == 1 and len(sets) <= _FEW:
+                share = weights.new_zeros(len(sets), len(weights))
+                place = torch.arange(len(sets), device=out.device).repeat_interleave(lengths)
+                share.scatter_(0, place[None], weights.T)
+                out[sets] += (share @ inverse.reshape(len(inverse), -1)).view(-1, d, d)
+                continue
+            left = self._left(here, weights, own_shift)
+            if own_shift is not None and len(sets) == 1:
+                whole = left.transpose(0, 1).reshape(d, -1) @ inverse.reshape(-1, d)
+                out[int(sets)] += whole
+                continue
+            part = left * inverse if own_shift is None else torch.bmm(left, inverse)
             out[sets] += torch.segment_reduce(part, "sum", lengths=lengths, axis=0)
         return out
 
-    def _forces(self, tasks, more):
-        """E_k B_k⁻¹, with ``more`` on the diagonal of E."""
-        own = self.gram[tasks]
-        own.diagonal(dim1=1, dim2=2).add_(self.shift[tasks] + more)
-        return torch.bmm(own, self.inverse[tasks])
+    def _left(self, here, weights, own_shift):
+        if own_shift is None:
+            return weights[:, :, None]
+        own = self.gram[here] * weights[:, :, None]
+        own.diagonal(dim1=1, dim2=2).add_(weights * (self.shift[here] + own_shift[here]))
+        return own
 
     def _first(self):
         """N of the first level; what further levels pull belongs to the tasks."""
-        beyond = sum(self.pulls[1:], torch.zeros_like(self.pulls[0]))
-        diagonal = self.gram.diagonal(dim1=1, dim2=2)
+        level, pull = self.levels[0], self.pulls[0]
+        beyond = sum(self.pulls[1:], torch.zeros_like(pull))
+        own = self.gram.diagonal(dim1=1, dim2=2) + self.shift + beyond
+        none = bool(pull.max() <= _STRONG * own.min())
+        strong = None if none else pull > _STRONG * own  # [K, d]
+        every = not none and bool(strong[level.member].all())
 
-        def force(tasks):
-            pull, more = self.pulls[0][tasks], beyond[tasks]
-            N = -pull.square()[:, :, None] * self.inverse[tasks]
-            N.diagonal(dim1=1, dim2=2).add_(pull)
-            strong = pull > _STRONG * (diagonal[tasks] + self.shift[tasks] + more)
-            some = strong.any(1)
-            if some.any():
-                from_tasks = pull[some, :, None] * self._forces(tasks[some], more[some])
-                N[some] = torch.where(strong[some][:, :, None], from_tasks, N[some])
-            return N
+        def weak(here):
+            if every:
+                return None
+            return pull[here].square() if none else pull[here].square() * ~strong[here]
 
-        N = self._summed(self.levels[0], force)
+        def tied(here):
+            if none or not strong[here].any():
+                return None
+            return pull[here] if every else pull[here] * strong[here]
+
+        N = -self._summed(level, weak)
+        N.diagonal(dim1=1, dim2=2).add_(level.sums(pull if none else pull * ~strong))
+        N += self._summed(level, tied, beyond)
         return (N + N.mT) / 2
 
     def _second(self):
         """N of all tasks, over components with the centres found."""
         inner, outer = self.levels
         pull, K = float(self.pulls[1][0]), len(self.gram)
-        through = self._summed(inner, lambda k: self.pulls[0][k, :, None] * self.inverse[k])
+        through = self._summed(inner, lambda here: self.pulls[0][here])
         answer = torch.bmm(self.found[0], pull * through)  # of the centres to a unit of all
         N = -(pull**2) * self.inverse.sum(0) - pull * torch.bmm(through, answer).sum(0)
         N.diagonal().add_(K * pull)
         own = self.gram.diagonal(dim1=1, dim2=2).sum(0) + self.shift.sum()
         strong = pull * K > _STRONG * own
         if strong.any():
-            tied = self._summed(inner, lambda k: self.pulls[0][k, :, None] * self._forces(k, 0.0))
-            every = self._summed(outer, lambda k: self._forces(k, 0.0))
+            nothing = torch.zeros_like(self.shift)
+            tied = self._summed(inner, lambda here: self.pulls[0][here], nothing)
+            every = self._summed(outer, lambda here: torch.ones_like(nothing[here]), nothing)
             from_tasks = pull * every[0] + torch.bmm(tied, answer).sum(0)
             N = torch.where(strong[:, None], from_tasks, N)
         return ((N + N.mT) / 2)[None]
