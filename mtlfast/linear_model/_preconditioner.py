@@ -119,8 +119,10 @@ class _Centres:
             self.found.append(inverses(self._second()))
 
     def _summed(self, level, weigh, own_shift=None):
-        """Sums over each set of diag(weights) times B_k⁻¹, or E_k B_k⁻¹ where ``own_shift`` is what E
-        has beside G, with ``weigh(tasks)`` the weights ``[n, d]`` or ``[n, 1]``, None for none.
+        """Sums over each set of diag(weights) times B_k⁻¹, or times E_k B_k⁻¹.
+
+        ``weigh(tasks)`` gives the weights ``[n, d]`` or ``[n, 1]``, None for none; ``own_shift`` is
+        what E has beside G.
 
         Where a chunk of tasks is of few sets, their sums are products of long matrices.
         """
