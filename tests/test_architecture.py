@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mtlfast
-from mtlfast import _columns, _native, _native_cuda, _tiles, linear_model, reference
+from mtlfast import _columns, _elements, _native, _native_cuda, _tiles, linear_model, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
@@ -23,7 +23,15 @@ EVERY_FILE = sorted(PACKAGE.rglob("*.py"))
 LINEAR_MODEL = {path.stem: path for path in sorted((PACKAGE / "linear_model").glob("*.py"))}
 NN = {path.stem: path for path in sorted((PACKAGE / "nn").glob("*.py"))}
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph_total_variation"]
+REGULARIZERS = [
+    "pairwise",
+    "graph",
+    "gram",
+    "ridge",
+    "trace_norm",
+    "group_lasso",
+    "graph_total_variation",
+]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
@@ -32,13 +40,14 @@ LAYERS = [
     {"_clusters", "_relations_plot", "_relations_input"},
     {"_proxes"},
     {"nn"},
+    {"_sums"},
     {"task_linear", *REGULARIZERS},
     {"_graph_forms", "_edge_dual"},
     {"task_graph", "_adjacency", "_neighbors"},
     {"_ops", "_config"},
     {"_native_cuda"},
     {"_checks", "_compat", "_cache"},
-    {"_native", "_tiles", "_columns"},
+    {"_native", "_tiles", "_columns", "_elements"},
     {"_spectral"},
     {"reference"},
     {"_C"},
@@ -50,6 +59,7 @@ LINEAR_MODEL_LAYERS = [
     {"_selection"},
     {"_estimators", "_classifier"},
     {"_model", "_folds"},
+    {"_probe"},
     {"_logistic"},
     {"_fit"},
     {"_quadratic", "_splitting"},
@@ -61,7 +71,14 @@ LINEAR_MODEL_LAYERS = [
 ]
 
 # And inside mtlfast/nn.
-NN_LAYERS = [{"__init__"}, {"_sum"}, {"_graphs", "_terms"}, {"_base"}]
+NN_LAYERS = [
+    {"__init__"},
+    {"_sum"},
+    {"_graphs", "_terms"},
+    {"_base"},
+    {"_contract", "_parameters"},
+    {"_quadratic"},
+]
 
 
 def imports_of(path, package="mtlfast"):
@@ -84,7 +101,9 @@ def imports_of(path, package="mtlfast"):
 
 
 def layer_of(module, layers=LAYERS):
-    return next(k for k, layer in enumerate(layers) if module in layer)
+    found = [k for k, layer in enumerate(layers) if module in layer]
+    assert found, f"{module} has no place in the import arrows"
+    return found[0]
 
 
 def test_import_arrows():
@@ -111,6 +130,11 @@ def test_import_arrows_inside_a_package(package, files, layers):
             here, there = (layer_of(name, layers) for name in (module, other))
             assert there >= here, f"{package}: {module} → {other}"
     tuple(graphlib.TopologicalSorter(inside).static_order())
+
+
+def test_a_module_without_a_layer_is_named():
+    with pytest.raises(AssertionError, match="surprise has no place in the import arrows"):
+        layer_of("surprise")
 
 
 def test_every_module_has_a_layer():
@@ -195,7 +219,7 @@ def test_an_op_has_twins_of_its_signature(name):
     """torch.ops.mtlfast.x, its fallback and its kernels take the same arguments in one order."""
     schema = getattr(torch.ops.mtlfast, name).default._schema
     wanted = [argument.name for argument in schema.arguments]
-    composed = [room for room in (_tiles, _columns) if hasattr(room, name)]
+    composed = [room for room in (_tiles, _columns, _elements) if hasattr(room, name)]
     rooms = composed or [reference, _native]
     if name == "edge_structure":  # index work in torch, the same on every device
         rooms = [reference]
@@ -230,8 +254,7 @@ def test_cuda_kernels_are_bound_under_their_own_names():
 def test_a_regularizer_has_its_file_in_each_room(name):
     """`git ls-files | grep <name>` lists the whole feature."""
     rooms = [f"{folder}{name}.py" for folder in ("mtlfast/", "mtlfast/reference/", "tests/test_")]
-    if name != "gram":  # matrix products alone: torch's own kernels serve it
-        rooms.append(f"csrc/cpu/{name}.cpp")
+    rooms.append(f"csrc/cpu/{name}.cpp")
     assert [room for room in rooms if not (ROOT / room).is_file()] == []
 
 

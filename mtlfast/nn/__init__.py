@@ -7,6 +7,7 @@ tensors, as K rows.
 
 from mtlfast.nn._base import Regularizer
 from mtlfast.nn._graphs import GraphReg, GraphTotalVariation
+from mtlfast.nn._quadratic import Quadratic
 from mtlfast.nn._sum import Sum
 from mtlfast.nn._terms import GramReg, GroupLasso, PairwiseReg, Ridge, TraceNorm
 from mtlfast.task_linear import TaskLinear
@@ -17,6 +18,7 @@ __all__ = [
     "GraphTotalVariation",
     "GroupLasso",
     "PairwiseReg",
+    "Quadratic",
     "Regularizer",
     "Ridge",
     "Sum",

@@ -3,14 +3,16 @@
 import torch
 
 from mtlfast._checks import as_rows, check_number, check_reduction
-from mtlfast._graph_forms import prepare_task_graph
-from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
+from mtlfast._graph_forms import prepare, prepare_task_graph
+from mtlfast._sums import Parts
+from mtlfast.graph import count_of, fixed, graph_add_grad_, graph_prox, graph_reg
 from mtlfast.graph_total_variation import (
     graph_total_variation,
     graph_total_variation_add_grad_,
     graph_total_variation_prox,
 )
 from mtlfast.nn._base import Regularizer
+from mtlfast.nn._quadratic import Quadratic, Shape
 from mtlfast.task_graph import TaskGraph
 
 
@@ -44,10 +46,27 @@ class _OnGraph(Regularizer):
             self.graph = graph.to(self._anchor.device)
         return self
 
-    def _task_graph(self, W):
-        """The graph with its weights as they are now: the prox takes them as constants."""
-        function = type(self).__name__ + ".prox"
+    def _task_graph(self, method, W):
+        """The graph with its weights as they are now: proxes and solvers take them as constants."""
+        function = f"{type(self).__name__}.{method}"
         return prepare_task_graph(function, self._stored(), as_rows(function, W), detach=True)
+
+    def _strong_graph(self, method, num_tasks):
+        """(TaskGraph, strength), the graph of as many tasks as it says itself."""
+        graph = self._stored()
+        if not isinstance(graph, TaskGraph):
+            tensor = self.edge_index if self._is_edge_list else graph
+            device = tensor.device if isinstance(tensor, torch.Tensor) else "cpu"
+            rows = torch.empty((self._num_tasks() or num_tasks, 1), device=device)
+            graph = self._task_graph(method, rows)
+        return graph, self._factor(graph)
+
+    def _num_tasks(self):
+        graph = self._stored()
+        if isinstance(graph, TaskGraph):
+            return graph.num_tasks
+        shape = getattr(graph, "shape", ())  # of a matrix; a list of edges says no number
+        return int(shape[0]) if len(shape) else None
 
     def _factor(self, graph):
         """What the sum over edges is multiplied by."""
@@ -55,6 +74,9 @@ class _OnGraph(Regularizer):
 
     def _stored(self):
         return (self.edge_index, self.edge_weight) if self._is_edge_list else self.graph
+
+    def _argument(self, name):
+        return self._stored() if name == "graph" else super()._argument(name)
 
     def extra_repr(self):
         graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
@@ -81,9 +103,25 @@ class GraphReg(_OnGraph):
     def forward(self, W):
         return self.strength * graph_reg(W, self._stored(), reduction=self.reduction)
 
+    _formula = forward
+
+    def quadratic(self, num_tasks):
+        return Quadratic(graphs=[self._strong_graph("quadratic", num_tasks)])
+
+    def _shape(self):
+        return Shape(pairs=False, graphs=int(self.strength > 0))
+
+    def _parts(self, rows, *, constants=False):
+        form = prepare("graph_reg", self._stored(), rows)
+        if form.kind.startswith("learnable") and not constants:
+            return None
+        kind, tensors = fixed(form, rows)
+        count = count_of(form) if self.reduction == "mean" else 1
+        return Parts(graphs=((kind, tensors, self.strength / float(count)),))
+
     def prox(self, W, step):
         step = check_number("GraphReg.prox", "step", step)
-        graph = self._task_graph(W)
+        graph = self._task_graph("prox", W)
         return graph_prox(W, graph, step * self._factor(graph))
 
     def add_grad_(self, grad, W, *, alpha=1.0):
@@ -121,9 +159,12 @@ class GraphTotalVariation(_OnGraph):
         value = graph_total_variation(W, self._stored(), reduction=self.reduction)
         return self.strength * value
 
+    def edges(self, num_tasks):
+        return self._strong_graph("edges", num_tasks)
+
     def prox(self, W, step):
         step = check_number("GraphTotalVariation.prox", "step", step)
-        graph = self._task_graph(W)
+        graph = self._task_graph("prox", W)
         return graph_total_variation_prox(W, graph, step * self._factor(graph))
 
     def add_grad_(self, grad, W, *, alpha=1.0):

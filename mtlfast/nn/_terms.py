@@ -4,14 +4,13 @@ import torch
 
 from mtlfast._checks import (
     as_rows,
-    check_grad,
     check_number,
     check_reduction,
     check_writable,
     rows_like,
     write_rows_,
 )
-from mtlfast._native import real_dtype
+from mtlfast._sums import Parts
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.group_lasso import (
     group_lasso,
@@ -20,7 +19,9 @@ from mtlfast.group_lasso import (
     group_lasso_prox_,
 )
 from mtlfast.nn._base import Regularizer
+from mtlfast.nn._quadratic import Quadratic
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
+from mtlfast.ridge import ridge_add_grad_, ridge_prox, ridge_prox_, ridge_reg
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
 
@@ -47,6 +48,14 @@ class PairwiseReg(Regularizer):
 
     def forward(self, W):
         return self.strength * pairwise_reg(W, reduction=self.reduction)
+
+    _formula = forward
+
+    def quadratic(self, num_tasks):
+        return Quadratic(pairs=self._factor(num_tasks))
+
+    def _parts(self, rows, *, constants=False):
+        return Parts(pairs=self._factor(rows.shape[0]))
 
     def prox(self, W, step):
         step = check_number("PairwiseReg.prox", "step", step)
@@ -90,12 +99,16 @@ class GramReg(Regularizer):
         else:
             self._hold("omega", omega)
 
+    def _argument(self, name):
+        low_rank = name == "omega" and self._is_low_rank
+        return LowRank(self.factor) if low_rank else super()._argument(name)
+
     def forward(self, W):
-        omega = LowRank(self.factor) if self._is_low_rank else self.omega
-        return self.strength * gram_reg(W, omega, reduction=self.reduction)
+        return self.strength * gram_reg(W, self._argument("omega"), reduction=self.reduction)
 
     def extra_repr(self):
-        omega = LowRank(self.factor) if self._is_low_rank else list(self.omega.shape)
+        omega = self._argument("omega")
+        omega = omega if self._is_low_rank else list(omega.shape)
         return f'{omega}, {super().extra_repr()}, reduction="{self.reduction}"'
 
 
@@ -107,9 +120,15 @@ class TraceNorm(Regularizer):
     """
 
     has_prox = True
+    is_norm = True
 
     def forward(self, W):
         return self.strength * trace_norm(as_rows("TraceNorm", W))
+
+    _formula = forward
+
+    def _parts(self, rows, *, constants=False):
+        return Parts(trace_norm=self.strength)
 
     def prox(self, W, step):
         step = check_number("TraceNorm.prox", "step", step)
@@ -139,6 +158,7 @@ class GroupLasso(Regularizer):
     """
 
     has_prox = True
+    is_norm = True
 
     def forward(self, W):
         return self.strength * group_lasso(W)
@@ -157,10 +177,7 @@ class GroupLasso(Regularizer):
 
 
 class Ridge(Regularizer):
-    r"""``strength · ‖W‖_F²``, weight decay with its own strength: every task is pulled to zero.
-
-    The gradient is 2·strength·W, the prox W/(1 + 2·step·strength). Squares are summed in float64;
-    the value is float64 for float64 W, else float32.
+    r"""``strength · ‖W‖_F²``, weight decay with its own strength, see :func:`mtlfast.ridge_reg`.
 
     Example:
         >>> import torch
@@ -176,30 +193,24 @@ class Ridge(Regularizer):
     has_prox = True
 
     def forward(self, W):
-        rows = as_rows("Ridge", W)
-        return (self.strength * rows.double().square().sum()).to(real_dtype(rows.dtype))
+        return ridge_reg(W, strength=self.strength)
+
+    _formula = forward
+
+    def quadratic(self, num_tasks):
+        return Quadratic(ridge=self.strength)
+
+    def _parts(self, rows, *, constants=False):
+        return Parts(ridge=self.strength)
 
     def prox(self, W, step):
         step = check_number("Ridge.prox", "step", step)
-        rows = as_rows("Ridge.prox", W)
-        return rows_like(W, rows / (1 + 2 * step * self.strength))
+        return ridge_prox(W, step * self.strength)
 
-    @torch.no_grad()
     def prox_(self, W, step):
         step = check_number("Ridge.prox_", "step", step)
-        as_rows("Ridge.prox_", W)
-        check_writable("Ridge.prox_", "W", W)
-        for rows in W if isinstance(W, (list, tuple)) else [W]:
-            rows.div_(1 + 2 * step * self.strength)
-        return W
+        return ridge_prox_(W, step * self.strength)
 
-    @torch.no_grad()
     def add_grad_(self, grad, W, *, alpha=1.0):
-        rows = as_rows("Ridge.add_grad_", W)
-        check_grad("Ridge.add_grad_", grad, W)
         alpha = check_number("Ridge.add_grad_", "alpha", alpha, signed=True)
-        several = isinstance(W, (list, tuple))
-        for target, w in zip(grad, W, strict=True) if several else [(grad, W)]:
-            target.add_(w, alpha=2 * alpha * self.strength)
-        squares = torch.linalg.vector_norm(rows, dtype=torch.float64).square()
-        return (self.strength * squares).to(real_dtype(rows.dtype))
+        return ridge_add_grad_(grad, W, alpha=alpha, strength=self.strength)
