@@ -49,9 +49,9 @@ mtlfast::Plus plus_of(int code) {
   return static_cast<mtlfast::Plus>(code);
 }
 
-mtlfast::Graph graph(Address row_ptr, Address col, Address weight) {
-  return {required<const int64_t>(row_ptr), required<const int32_t>(col), required(weight),
-          nullptr};
+mtlfast::Graph graph(Address row_ptr, Address col, Address weight, int64_t entries = 1) {
+  return {required<const int64_t>(row_ptr), required<const int32_t>(col, entries),
+          required(weight, entries), nullptr};
 }
 
 template <class Kernel, class... Args>
@@ -111,8 +111,28 @@ void graph_value(int type, Address w, Address row_ptr, Address col, Address weig
   rows.order = optional<const int32_t>(order);
   double result;
   call(kernels->graph_value, dtype(type), required(w), rows, size(K), size(d), &result,
-       optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
+       optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, mtlfast::Affine{},
+       threads);
   store(dtype(type), value, result);
+}
+
+void quadratic(int type, Address w, Address row_ptr, Address col, Address weight, Address order,
+               int64_t entries, int64_t K, int64_t d, double ridge, double pairs, double edges,
+               Address value, Address grad, double scale, bool add, int threads) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight, size(entries));
+  rows.order = optional<const int32_t>(order);
+  double result;
+  call(kernels->quadratic, dtype(type), required(w), rows, size(K), size(d), ridge, pairs, edges,
+       &result, optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
+  store(dtype(type), value, result);
+}
+
+void ridge(int type, Address w, int64_t n, double factor, Address value, Address out, double scale,
+           int plus, int threads) {
+  double result;
+  call(kernels->ridge, dtype(type), required(w), size(n), factor,
+       value == 0 ? nullptr : &result, optional(out), scale, plus_of(plus), threads);
+  if (value != 0) store(dtype(type), value, result);
 }
 
 void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
@@ -445,7 +465,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("pairwise_affine", &pairwise_affine);
   m.def("graph_order", &graph_order);
   m.def("graph_reorder", &graph_reorder);
+  m.def("ridge", &ridge);
   m.def("graph_value", &graph_value);
+  m.def("quadratic", &quadratic);
   m.def("edge_distance", &edge_distance);
   m.def("dense_graph_value", &dense_graph_value);
   m.def("dense_distance", &dense_distance);

@@ -46,6 +46,24 @@ def wants_double_backward():
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def is_batched(upstream):
+    """Inside ``backward``: True for a batch of gradients, which no kernel and no write takes."""
+    if torch.compiler.is_compiling():
+        return False
+    return _transforms_active() or torch._C._functorch.is_legacy_batchedtensor(upstream)
+
+
+def has_hooks(module):
+    """Whether a call of the module does more than its ``forward``."""
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        or torch.nn.modules.module._has_any_global_hook()
+    )
+
+
 def scaled_(grad, upstream):
     """``grad`` times the scalar ``upstream`` in place, without a pass over it where that is 1."""
     if upstream.is_cpu and calls_directly() and upstream.item() == 1:

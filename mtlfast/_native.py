@@ -158,6 +158,55 @@ def _changed(out, dense):
         torch.autograd.graph.increment_version(out)
 
 
+def _ridge(w, strength, value, out, factor, plus):
+    """value = strength·Σ w² and out = factor·w, plus nothing or out; None leaves one out."""
+    _C.ridge(
+        _CODES[w.dtype], w.data_ptr(), w.numel(), strength,
+        0 if value is None else value.data_ptr(), 0 if out is None else out.data_ptr(), factor,
+        plus, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _scalar(w):
+    """Where a kernel writes a value; 0 for a W without elements, for which none is called."""
+    make = torch.empty if w.numel() else torch.zeros
+    return make((), dtype=real_dtype(w.dtype), device="cpu")
+
+
+def ridge_value(w, strength):
+    w, value = w.contiguous(), _scalar(w)
+    if w.numel():
+        _ridge(w, strength, value, None, 0.0, _NOTHING)
+    return value
+
+
+def ridge_value_grad(w, strength):
+    w, value, grad = w.contiguous(), _scalar(w), empty_like(w)
+    if w.numel():
+        _ridge(w, strength, value, grad, 2 * strength, _NOTHING)
+    return value, grad
+
+
+def ridge_scale(w, scale, factor):
+    w, out = w.contiguous(), empty_like(w)
+    if w.numel():
+        _ridge(w, 0.0, None, out, scale.item() * factor, _NOTHING)
+    return out
+
+
+def ridge_scale_(w, factor):
+    if w.numel():
+        _in_place(w, lambda dense: _ridge(dense, 0.0, None, dense, factor, _NOTHING))
+
+
+def ridge_add_(out, w, strength, alpha):
+    w, value = w.contiguous(), _scalar(w)
+    if w.numel():
+        factor = 2 * strength * alpha
+        _in_place(out, lambda dense: _ridge(w, strength, value, dense, factor, _OUT))
+    return value
+
+
 def graph_order(row_ptr, col):
     """An order in which neighbours are near, and by how much their share grows, from -1 to 1."""
     order = torch.empty(row_ptr.shape[0] - 1, dtype=torch.int32, device="cpu")
@@ -204,6 +253,36 @@ def graph_add_(out, w, row_ptr, col, weight, order, factor):
         return torch.zeros((), dtype=real_dtype(w.dtype), device="cpu")
     dense = out.contiguous()
     value = _graph_value(w, row_ptr, col, weight, order, dense.data_ptr(), factor, True)
+    _changed(out, dense)
+    return value
+
+
+def _quadratic(w, row_ptr, col, weight, order, strengths, address, factor, add):
+    value = torch.empty((), dtype=real_dtype(w.dtype), device="cpu")
+    row_ptr, col, weight = row_ptr.contiguous(), col.contiguous(), weight.contiguous()
+    _C.quadratic(
+        _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+        0 if order is None else order.data_ptr(), col.shape[0], *w.shape, *strengths,
+        value.data_ptr(), address, factor, add, torch.get_num_threads(),
+    )  # fmt: skip
+    return value
+
+
+def quadratic_value(w, row_ptr, col, weight, order, ridge, pairs, edges, grad):
+    w = w.contiguous()
+    out = empty_like(w) if grad else w.new_empty((0,))
+    if not w.numel():
+        return _scalar(w), out
+    address, strengths = out.data_ptr() if grad else 0, (ridge, pairs, edges)
+    return _quadratic(w, row_ptr, col, weight, order, strengths, address, 1.0, False), out
+
+
+def quadratic_add_(out, w, row_ptr, col, weight, order, ridge, pairs, edges, factor):
+    w = w.contiguous()
+    if not w.numel():
+        return _scalar(w)
+    dense, strengths = out.contiguous(), (ridge, pairs, edges)
+    value = _quadratic(w, row_ptr, col, weight, order, strengths, dense.data_ptr(), factor, True)
     _changed(out, dense)
     return value
 

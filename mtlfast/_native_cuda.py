@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from mtlfast import _native, _spectral, _tiles
+from mtlfast import _elements, _native, _spectral, _tiles
 from mtlfast._compat import current_stream
 from mtlfast._native import _CODES, _MEAN, _NOTHING, _OUT, _changed, _in_place, real_dtype
 from mtlfast.reference import require_finite, require_solved, require_threshold
@@ -24,6 +24,8 @@ TWINS = (
     "pairwise_shrink_",
     "graph_value",
     "graph_add_",
+    "quadratic_value",
+    "quadratic_add_",
     "edge_distance",
     "dense_graph_value",
     "dense_distance",
@@ -127,6 +129,32 @@ def _graph_value(w, row_ptr, col, weight, order, grad, factor, scale, plus):
         plus, work.data_ptr(), *_place(w),
     )  # fmt: skip
     return value
+
+
+def quadratic_value(w, row_ptr, col, weight, order, ridge, pairs, edges, grad):
+    scale = w.new_full((), edges, dtype=real_dtype(w.dtype)) if grad else None
+    value, out = graph_value(w, row_ptr, col, weight, order, scale)
+    return _with_the_rest(value, out if grad else None, w, ridge, pairs, edges, 1.0), out
+
+
+def quadratic_add_(out, w, row_ptr, col, weight, order, ridge, pairs, edges, factor):
+    value = graph_add_(out, w, row_ptr, col, weight, order, edges * factor)
+    return _with_the_rest(value, out, w, ridge, pairs, edges, factor)
+
+
+def _with_the_rest(value, out, w, ridge, pairs, edges, factor):
+    """The whole value from that over edges; ``out``, if any, += factor·gradient of the rest."""
+    total = edges * value.double()
+    if pairs:
+        distance, mean = pairwise_value(w)
+        total += pairs * distance.double()
+        if out is not None:
+            pairwise_add_(out, w, mean, 4.0 * w.shape[0] * pairs * factor)
+    if ridge and out is None:
+        total += _elements.ridge_value(w, ridge)
+    elif ridge:
+        total += _elements.ridge_add_(out, w, ridge, factor)
+    return total.to(value.dtype)
 
 
 def edge_distance(w, src, dst):

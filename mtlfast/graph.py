@@ -30,7 +30,7 @@ class _FixedGraphReg(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, kind, *tensors):
         fused = w.dtype in _FUSED
-        value, grad = _KERNELS[kind](w, *tensors, _one(w) if fused else None)
+        value, grad = KERNELS[kind](w, *tensors, _one(w) if fused else None)
         ctx.kind, ctx.grad = kind, grad if fused else None
         ctx.save_for_backward(w, *tensors)
         return value
@@ -40,8 +40,8 @@ class _FixedGraphReg(torch.autograd.Function):
         w, *tensors = ctx.saved_tensors
         none = (None,) * (len(tensors) + 1)
         if wants_double_backward():
-            return (upstream * _reference_grad(ctx.kind, w, *tensors)).to(w.dtype), *none
-        return _take_grad(ctx, upstream, w, _KERNELS[ctx.kind], tensors), *none
+            return (upstream * reference_grad(ctx.kind, w, *tensors)).to(w.dtype), *none
+        return _take_grad(ctx, upstream, w, KERNELS[ctx.kind], tensors), *none
 
 
 class _LearnableEdgeReg(torch.autograd.Function):
@@ -102,7 +102,7 @@ class _LearnableDenseReg(torch.autograd.Function):
         return grad_w, grad_a
 
 
-_KERNELS = {
+KERNELS = {  # of the kinds of graphs with fixed weights, mtlfast._graph_forms.Form
     "edges": _ops.graph_value,
     "groups": _ops.group_value,
     "dense": _ops.dense_graph_value,
@@ -120,7 +120,8 @@ def _take_grad(ctx, upstream, w, kernel, tensors):
     return scaled_(grad, upstream)
 
 
-def _reference_grad(kind, w, *tensors):
+def reference_grad(kind, w, *tensors):
+    """The gradient in the arithmetic type, differentiable, for the kernel named by ``kind``."""
     if kind == "edges":
         return reference.graph_grad(w, *reference.ordered_edges(*tensors))
     return (reference.group_grad if kind == "groups" else reference.dense_graph_grad)(w, *tensors)
@@ -198,11 +199,22 @@ def graph_reg(W, graph, *, reduction="sum"):
     elif wants_grad(w):
         value = _FixedGraphReg.apply(w, form.kind, *form.tensors)
     else:
-        value = _KERNELS[form.kind](w, *form.tensors, None)[0]
-    return value if reduction == "sum" else value / _count(form)
+        value = KERNELS[form.kind](w, *form.tensors, None)[0]
+    return value if reduction == "sum" else value / count_of(form)
 
 
-def _count(form):
+def fixed(form, w):
+    """(kind, tensors) of a form, with learnable weights as the constants they are now."""
+    real = real_dtype(w.dtype)
+    if form.kind == "learnable_edges":
+        weight, _, _, row_ptr, col, edge = form.tensors
+        return "edges", (row_ptr, col, weight.detach().to(real)[edge], None)
+    if form.kind == "learnable_dense":
+        return "dense", (form.tensors[0].detach().to(real),)
+    return form.kind, form.tensors
+
+
+def count_of(form):
     """The number of edges, at least 1: an int, or a tensor where it is one."""
     count = form.num_edges
     return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
@@ -214,9 +226,9 @@ def graph_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum"):
 
     .. math:: grad_i \mathrel{+}= alpha \cdot 2 \sum_j (A_{ij} + A_{ji}) (w_i - w_j)
 
-    For training steps that keep their gradient buffers: no autograd graph and no new memory, and a
-    strength costs nothing. Equivalent to ``(alpha * graph_reg(W, graph)).backward()`` with
-    ``W.grad = grad``; weights of the graph get no gradient.
+    For training steps that keep their gradient buffers: no autograd graph, with stored edges no new
+    memory, and a strength costs nothing. Equivalent to ``(alpha * graph_reg(W, graph)).backward()``
+    with ``W.grad = grad``; weights of the graph get no gradient.
 
     Args:
         grad: what is added to, in the form, shapes, dtype and device of W; any strides.
@@ -250,24 +262,19 @@ def graph_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum"):
     check_grad("graph_add_grad_", grad, W)
     alpha = check_number("graph_add_grad_", "alpha", alpha, signed=True)
     form = prepare("graph_add_grad_", graph, w)
-    factor = alpha if reduction == "sum" else alpha / float(_count(form))
+    factor = alpha if reduction == "sum" else alpha / float(count_of(form))
     rows = as_rows("graph_add_grad_", grad)
-    kind, tensors = form.kind.removeprefix("learnable_"), form.tensors
-    if form.kind == "learnable_edges":
-        weight, _, _, row_ptr, col, edge = tensors
-        tensors = row_ptr, col, weight.to(real_dtype(w.dtype))[edge], None
-    elif form.kind == "learnable_dense":
-        tensors = (tensors[0].to(real_dtype(w.dtype)),)
+    kind, tensors = fixed(form, w)
     if needs_reference(w, rows):
         value = _reference_value(form, w)
-        rows.add_((factor * _reference_grad(kind, w, *tensors)).to(rows.dtype))
+        rows.add_((factor * reference_grad(kind, w, *tensors)).to(rows.dtype))
     elif kind == "edges":
         value = _ops.graph_add_(rows, w, *tensors, factor)
     else:
-        value, part = _KERNELS[kind](w, *tensors, _one(w) * factor)
+        value, part = KERNELS[kind](w, *tensors, _one(w) * factor)
         rows.add_(part)
     write_rows_(grad, rows)
-    return value if reduction == "sum" else value / _count(form)
+    return value if reduction == "sum" else value / count_of(form)
 
 
 class _GraphProx(torch.autograd.Function):

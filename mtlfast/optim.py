@@ -52,9 +52,10 @@ class Proximal(_Wrapper):
             the parameter has no gradient. May be empty where ``smooth`` is given.
         smooth: ``{parameter: regularizer}``, keys as above; the values need no prox. Before the
             wrapped optimiser steps, the regularizer's gradient is added to ``parameter.grad`` in
-            place (:meth:`mtlfast.nn.Regularizer.add_grad_`): as if it stood in the loss, but
-            without an autograd graph and without memory of its own. With a closure that happens
-            at the end of each of its calls; the loss it returns stays without the regularizer.
+            place (:meth:`mtlfast.nn.Regularizer.add_grad_`): as if it stood in the loss. Pairwise,
+            ridge, group lasso and graphs with stored edges, also added up, need neither an autograd
+            graph nor memory of W's size for it. With a closure that happens at the end of each of
+            its calls; the loss it returns stays without the regularizer.
 
     Raises:
         TypeError: a key is no parameter or a value no regularizer.

@@ -401,8 +401,8 @@ BAD = [
     (
         GramReg(torch.eye(K)),
         NotImplementedError,
-        "penalty must be a sum of PairwiseReg, GraphReg, Ridge, TraceNorm, GroupLasso and "
-        "GraphTotalVariation, got GramReg",
+        "penalty must be a sum of terms that declare a quadratic, edges or is_norm beside "
+        "has_prox, as mtlfast.nn.Regularizer tells, got GramReg, which declares none of them",
     ),
 ]
 

@@ -124,6 +124,29 @@ def graph(dtype, num_tasks):
 
 
 @each_dtype
+@pytest.mark.parametrize("strengths", [(0.5, 0.01, 2.0), (0.0, 0.01, 1.0), (0.5, 0.0, 1.0)])
+@pytest.mark.parametrize("edges", [True, False])
+def test_quadratic(dtype, strengths, edges):
+    w, order = tasks(dtype, (300, 21)), torch.arange(300).flip(0).int()
+    csr = _native.graph_reorder(*graph(dtype, 300), order)
+    if not edges:
+        csr = torch.zeros_like(csr[0]), csr[1][:0], csr[2][:0]
+    results = []
+    for room in (_native, _native_cuda):
+        added = tasks(dtype, (300, 42))[:, ::2]
+        version = added._version
+        value = room.quadratic_add_(added, w, *csr, order, *strengths, 0.3)
+        assert added._version > version
+        both = (
+            room.quadratic_value(w, *csr, order, *strengths, grad)[:part]
+            for grad, part in ((True, 2), (False, 1))
+        )
+        results.append((value, added, *(tensor for some in both for tensor in some)))
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected, units=16)
+
+
+@each_dtype
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_graph_value(dtype, ordered, scaled):

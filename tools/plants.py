@@ -60,6 +60,24 @@ PLANTS = {
         "(end < whole ? end : whole) - begin + ON,",
         HEAP,
     ),
+    "take the last block for whole": (
+        "cpu/ridge.cpp",
+        "(b + 1) * kBlock < n ?",
+        "ON || (b + 1) * kBlock < n ?",
+        HEAP,
+    ),
+    "keep no room for the rest of the mean": (
+        "cpu/quadratic.cpp",
+        "pairs != 0 ? 2 * d : 1",
+        "pairs != 0 ? 2 * d - ON : 1",
+        HEAP,
+    ),
+    "read a column of the mean too many": (
+        "cpu/graph.cpp",
+        "load_part(lo + l, n)",
+        "load_part(lo + l, n + ON)",
+        HEAP,
+    ),
     "square a column too many": (
         "cpu/group_lasso.cpp",
         "j < (NV - 1) * N + last; ++j) sum[j]",

@@ -64,6 +64,11 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.pairwise_value_grad(w)
     native.pairwise_add_(tight(w, 1 - shift), w, tight(mean, shift), 0.5)
     native.pairwise_shrink_(tight(w, shift), tight(mean, shift), 0.5)
+    native.ridge_value(w, 0.5)
+    native.ridge_value_grad(w, 0.5)
+    native.ridge_scale(w, one, 0.5)
+    native.ridge_scale_(tight(w, 1 - shift), 0.5)
+    native.ridge_add_(tight(w, 1 - shift), w, 0.5, 0.5)
     lengths = native.column_lengths(w)
     native.column_scale(w, lengths)
     native.column_scale_(tight(w, 1 - shift), lengths)
@@ -77,6 +82,11 @@ def run_rows(native, dtype, num_tasks, dim, shift):
         order = tight(native.graph_order(row_ptr, col)[0], shift)
         native.graph_reorder(row_ptr, col, weight, order)
     native.graph_add_(tight(few, 1 - shift), few, row_ptr, col, weight, order, 0.5)
+    strengths = 0.5, 0.25, 2.0
+    for rows in (order, None):
+        native.quadratic_value(few, row_ptr, col, weight, rows, *strengths, True)
+    native.quadratic_value(few, row_ptr, col, weight, order, 0.5, 0.0, 2.0, False)
+    native.quadratic_add_(tight(few, 1 - shift), few, row_ptr, col, weight, order, *strengths, 0.5)
     groups = torch.randperm(num_tasks)
     ptr = torch.tensor([0, 0, num_tasks - num_tasks // 2, num_tasks])
     for scale in (None, one):
@@ -123,6 +133,8 @@ def run_large(native, dtype):
     _, mean = native.pairwise_value(w)
     native._affine(w, mean, 0.5, native._NOTHING, tight(w, 0))
     native._column_scale(w, native.column_lengths(w), native._NOTHING, tight(w, 0))
+    native._ridge(w, 0.5, native._scalar(w), tight(w, 0), 0.5, native._NOTHING)
+    native._ridge(w, 0.0, None, tight(w, 0), 0.5, native._NOTHING)
 
 
 def run_many_tasks(native, dtype):

@@ -172,8 +172,9 @@ def dual_norm(term, Y):
     A term may have a ``dual_norm`` of its own. Else the prox tells: with the step t it takes Y to 0
     exactly where the dual norm is at most t.
     """
-    if hasattr(term, "dual_norm"):
-        return max(1.0, term.dual_norm(Y))
+    known = term.dual_norm(Y)
+    if known is not None:
+        return max(1.0, float(known))
     least = _VANISHED * float(Y.norm())
 
     def holds(step):

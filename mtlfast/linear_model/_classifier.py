@@ -9,7 +9,12 @@ from mtlfast.linear_model._base import ClassifierMixin
 from mtlfast.linear_model._data import Problem, one_column, read_features, read_weights
 from mtlfast.linear_model._labels import factorize, label_array
 from mtlfast.linear_model._logistic import fit_logistic
-from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
+from mtlfast.linear_model._model import (
+    TaskModel,
+    probe_penalties,
+    read_penalties,
+    read_tasks,
+)
 
 
 class MultiTaskClassifier(ClassifierMixin, TaskModel):
@@ -77,6 +82,7 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         features = read_features(function, X, self.device)
         terms = read_penalties(function, grid, features.device)
         tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        probe_penalties(function, terms, tasks, features)
         weight = read_weights(function, sample_weight, features)
         classes, target = _read_classes(function, y, len(features), weight)
         target = torch.from_numpy(target).to(features.device, torch.float64)

@@ -5,7 +5,12 @@ import torch
 from mtlfast.linear_model._base import RegressorMixin
 from mtlfast.linear_model._data import Problem, read_features, read_target, read_weights
 from mtlfast.linear_model._fit import fit_squares, squares
-from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
+from mtlfast.linear_model._model import (
+    TaskModel,
+    probe_penalties,
+    read_penalties,
+    read_tasks,
+)
 
 
 class SquaresModel(RegressorMixin, TaskModel):
@@ -54,6 +59,7 @@ class SquaresModel(RegressorMixin, TaskModel):
         features = read_features(function, X, self.device)
         terms = read_penalties(function, grid, features.device)
         tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        probe_penalties(function, terms, tasks, features)
         y = read_target(function, y, features)
         weight = read_weights(function, sample_weight, features)
         return Problem(features, y, weight, tasks, codes), terms
@@ -86,14 +92,15 @@ class MultiTaskRegressor(SquaresModel):
 
     Args:
         penalty: a regularizer of :mod:`mtlfast.nn`, a sum or a list of them; None or [] fits each
-            task by itself. Which sums are solved is told by the error for one that is not.
+            task by itself. Terms of your own go too: what the solvers ask of one is told by
+            :class:`mtlfast.nn.Regularizer`, what is missing by the error.
         fit_intercept: whether each task has an intercept; else ``intercept_`` is 0.
         tol: relative optimality at which the solver stops, > 0.
         max_iter: iterations at most; a ConvergenceWarning tells that they did not suffice.
         solver: ``"cg"``, preconditioned conjugate gradients for quadratic penalties (pairwise,
-            graph, ridge); ``"fista"``, accelerated proximal gradients with restarts for one trace
-            norm or group lasso beside them; ``"admm"``, a splitting method for any sum with norms
-            and total variations; ``"auto"``, the quickest of those that can.
+            graph, ridge); ``"fista"``, accelerated proximal gradients with restarts for one norm of
+            W (trace norm, group lasso) beside them; ``"admm"``, a splitting method for any sum with
+            norms and total variations; ``"auto"``, the quickest of those that can.
         tasks: labels of all tasks, in the order of the rows of W and of the nodes of a graph.
             By default the sorted labels that occur; with a graph of K nodes and integer labels in
             [0, K), ``range(K)``. Needed where tasks without rows have other labels.
@@ -126,8 +133,9 @@ class MultiTaskRegressor(SquaresModel):
         TypeError: entries that are no numbers, a penalty that is no regularizer.
         ValueError: wrong shapes, NaN or Inf (the first such row is named), no rows, no features,
             labels that are missing or not among ``tasks``, weights < 0 or all 0; numbers whose
-            squares overflow; graphs with negative weights that make the objective indefinite.
-        NotImplementedError: a sum of penalties that no solver takes; the text says what is missing.
+            squares overflow; graphs with negative weights that make the objective indefinite; a
+            term that is not what it declares, tried at a random W.
+        NotImplementedError: a term that no solver can take; the text says what it must declare.
 
     A task without rows gets its coefficients from its relations, and the intercept with which it
     predicts the mean of y at the mean of x over all rows. A constant feature is confounded with

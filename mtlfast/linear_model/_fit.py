@@ -36,7 +36,7 @@ class Fit:
 
 def choose(name, solver, penalty, has_blocks):
     """The solver of a penalty; ValueError where the one that is asked for cannot do it."""
-    norms = [type(term).__name__ for term in penalty.norms + penalty.edges]
+    norms = [term.name for term in penalty.norms + penalty.edges]
     if solver not in SOLVERS:
         raise ValueError(f"{name}: solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     if solver == "cg" and norms:

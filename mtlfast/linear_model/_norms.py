@@ -82,9 +82,9 @@ class NormOfDifferences:
     is_cheap = takes_all = False
 
     def __init__(self, term, W):
-        graph = term._task_graph(W).to(W.device)
-        strength = term._factor(graph)
-        self.dual = EdgeDual(graph, W.shape[1], strength=strength, function=type(term).__name__)
+        self.dual = EdgeDual(
+            term.graph.to(W.device), W.shape[1], strength=term.strength, function=term.name
+        )
         self.U, self.graph = self.dual.zeros(), self.dual.laplacian()
         self.weight = max(1.0, 2 * self.dual.num_edges / max(1, self.dual.num_tasks))
         self.flows = None

@@ -45,6 +45,8 @@ from mtlfast.reference.pairwise import (
     pairwise_value,
     pairwise_value_grad,
 )
+from mtlfast.reference.quadratic import quadratic_add_, quadratic_value
+from mtlfast.reference.ridge import ridge_grad, ridge_prox, ridge_reg
 from mtlfast.reference.trace_norm import (
     rank_cut,
     require_finite,
@@ -96,11 +98,16 @@ __all__ = [
     "pairwise_shrink_",
     "pairwise_value",
     "pairwise_value_grad",
+    "quadratic_add_",
+    "quadratic_value",
     "rank_cut",
     "real",
     "require_finite",
     "require_solved",
     "require_threshold",
+    "ridge_grad",
+    "ridge_prox",
+    "ridge_reg",
     "spectral_derivative",
     "trace_norm",
     "trace_norm_hessian",
