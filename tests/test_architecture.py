@@ -73,7 +73,7 @@ LINEAR_MODEL_LAYERS = [
     {"_blocks", "_hierarchy"},
     {"_statistics", "_penalties", "_progress"},
     {"_data", "_labels"},
-    {"_names"},
+    {"_names", "_layout"},
     {"_base"},
 ]
 

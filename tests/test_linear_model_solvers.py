@@ -95,7 +95,7 @@ def test_gram_matrices_of_sparse_rows_are_those_of_dense_ones():
 @pytest.mark.parametrize("budget", [1, 20, 1 << 18])
 def test_chunks_of_any_size_give_the_same_statistics(budget, monkeypatch):
     wanted = GramSquares(rows(weighted=True), True)
-    monkeypatch.setattr("mtlfast.linear_model._statistics._BUDGET", budget)
+    monkeypatch.setattr("mtlfast.linear_model._layout._BUDGET", budget)
     r = rows(weighted=True)
     found = GramSquares(r, True)
     torch.testing.assert_close(found.gram, wanted.gram)

@@ -198,7 +198,9 @@ class Coupling:
 
     def value(self, W):
         """q(W) as a float, exactly 0 of the pairs and graphs whose tasks are equal."""
-        value = self.ridge * W.square().sum()
+        value = 0.0
+        if self.ridge:
+            value = self.ridge * W.square().sum()
         if self.pairs:
             value = value + 2 * self.num_tasks * self.pairs * _centred(W).square().sum()
         for graph, strength in self.graphs:

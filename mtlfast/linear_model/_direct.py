@@ -4,6 +4,8 @@ In the basis of a :class:`Hierarchy`, brought to a diagonal of 1, the matrix is 
 as the rows let it be, whatever the scales of features and the strengths of penalties are.
 """
 
+import math
+
 import torch
 
 from mtlfast.linear_model._blocks import INDEFINITE, TOO_LARGE, Spectral
@@ -23,24 +25,26 @@ class Direct:
     def __init__(self, gram, hierarchy, ridge=0.0):
         K, d = gram.shape[:2]
         self._hierarchy = hierarchy
-        self._basis = basis = torch.from_numpy(self._hierarchy.basis).to(gram.device)
-        laplacian = torch.from_numpy(self._hierarchy.laplacian).to(gram.device)
-        ridge = torch.as_tensor(ridge, dtype=torch.float64, device=gram.device).expand(K)
-        laplacian = laplacian + (basis.mT * ridge) @ basis
-        products = (basis.mT[:, None] * basis.mT).reshape(K * K, K)
-        M = (products @ gram.reshape(K, d * d)).view(K, K, d, d).transpose(1, 2).contiguous()
+        basis, laplacian, products = (part.to(gram.device) for part in hierarchy.tensors)
+        if isinstance(ridge, torch.Tensor):
+            laplacian = laplacian + (basis.mT * ridge) @ basis
+        elif ridge:
+            laplacian = laplacian + ridge * torch.eye(K, dtype=gram.dtype, device=gram.device)
+        M = (products @ gram.view(K, d * d)).view(K, K, d, d).transpose(1, 2).contiguous()
         penalty = M.diagonal(dim1=1, dim2=3)  # [K, K, d]
         penalty += laplacian[:, :, None]
         M = M.view(K * d, K * d)
         diagonal = M.diagonal()
-        if not torch.isfinite(diagonal).all():
+        least, most = map(float, diagonal.aminmax())
+        if not math.isfinite(most):  # NaN is the extreme of all
             raise ValueError(TOO_LARGE)
-        if (diagonal < 0).any():
+        if least < 0:
             raise ValueError(INDEFINITE)
-        self._root = torch.where(diagonal > 0, diagonal, 1.0).sqrt()
+        self._root = (torch.where(diagonal > 0, diagonal, 1.0) if least == 0 else diagonal).sqrt()
         M /= self._root[:, None]
         M /= self._root
-        M.diagonal().fill_(1.0)
+        diagonal.fill_(1.0)
+        self._basis = basis
         self._matrix, self._shape, self._modes = M, (K, d), None
         self._inverse = Spectral(M[None], hierarchy.has_negative)
 

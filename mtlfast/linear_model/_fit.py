@@ -99,7 +99,10 @@ def coupling_of(squares, penalty):
     return Coupling(penalty.quadratic, squares.device, own, nested=nested)
 
 
-def solve(name, squares, penalty, coupling, *, tol, max_iter, solver, start=None, progress=None):
+def solve(
+    name, squares, penalty, coupling, *,
+    tol, max_iter, solver, start=None, progress=None, certified=True,
+):  # fmt: skip
     """The optimum of squares and a ``Penalty``, as a ``Solved`` of ``_quadratic``."""
     _check_range(name, squares)
     with _named(name):
@@ -110,8 +113,9 @@ def solve(name, squares, penalty, coupling, *, tol, max_iter, solver, start=None
         if squares.gram is not None and not coupling.couples:
             return Independent(squares, coupling.ridge).solve()
         return System(squares, coupling).solve(
-            squares.moment, start=start, tol=tol, max_iter=max_iter, progress=progress
-        )
+            squares.moment, start=start, tol=tol, max_iter=max_iter, progress=progress,
+            certified=certified,
+        )  # fmt: skip
 
 
 def fit_squares(name, statistics, penalties, *, tol, max_iter, solver, verbose, start=None):

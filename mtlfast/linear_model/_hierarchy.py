@@ -7,7 +7,10 @@ it, so the Laplacian in this basis, brought to a diagonal of 1, has a condition 
 number of tasks alone, be ties 1e-12 and 1e28 at once.
 """
 
+from functools import cached_property
+
 import numpy as np
+import torch
 
 
 class Hierarchy:
@@ -43,6 +46,13 @@ class Hierarchy:
             negative = np.diag(repelling.sum(1)) - repelling
             self.laplacian += self.basis.T @ negative @ self.basis
         self._sets = [(tree,) for tree in trees] + merges[::-1]
+
+    @cached_property
+    def tensors(self):
+        """(basis, laplacian, products of two entries of a column ``[K·K, K]``) on the CPU."""
+        basis = torch.from_numpy(self.basis)
+        products = (basis.mT[:, None] * basis.mT).flatten(0, 1)
+        return basis, torch.from_numpy(self.laplacian), products
 
     def values(self, coefficients):
         """``basis @ coefficients`` ``[K, d]``, from the coarsest on.

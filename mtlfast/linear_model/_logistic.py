@@ -33,12 +33,13 @@ from mtlfast.linear_model._fit import (
 )
 from mtlfast.linear_model._penalties import check_penalties, split
 from mtlfast.linear_model._quadratic import FIT
-from mtlfast.linear_model._statistics import decision, moments, shifted, squares, sums
+from mtlfast.linear_model._statistics import decision, moments, shifted, squares
 
 _LEAST = 1e-280  # of a probability: less is none
 _STEPS = 30  # halvings of a step
 _REMOVALS, _LITTLE = 5, 1e-3  # of rows from the dual point, and their share of the objective
 _NEAR = 1e-6  # of the objective: the energy up to which a model's solution is one
+_CLOSE = 10.0  # times √tol: what a step that comes near the optimum lowers the objective by
 _IDLE = 5  # steps without a better gap or value, after which a fit stands still
 _INSIDE = 5  # times max_iter, iterations inside all steps together
 _LONG = 30  # steps, after which the second half of them has to lead somewhere
@@ -52,7 +53,9 @@ class _Loss:
         self.rows = rows
         self.weight = torch.ones_like(rows.y) if rows.weight is None else rows.weight
         self.sign = 2 * rows.y - 1
-        ones, total = sums(rows, self.weight * rows.y), sums(rows, self.weight)
+        self._minus, self._slopes = -self.sign, -self.sign * self.weight
+        ones = rows.layout.sums(self.weight * rows.y)
+        total = rows.layout.sums(self.weight)
         share = ones.sum() / total.sum()
         pooled = torch.logit(share) if fit_intercept else share.new_zeros(())
         # no finite intercept fits a task of one class
@@ -61,30 +64,31 @@ class _Loss:
         self.begin = torch.where(self.free, torch.logit(ones / total), self.fixed)
 
     def value(self, z):
-        return float((self.weight * softplus(-self.sign * z)).sum())
+        return float((self.weight * softplus(self._minus * z)).sum())
 
     def slope(self, z):
-        return -self.sign * self.weight * torch.sigmoid(-self.sign * z)
+        return self._slopes * torch.sigmoid(self._minus * z)
 
     def model(self, z):
         """(u, h)"""
-        wrong = torch.sigmoid(-self.sign * z)
+        wrong = torch.sigmoid(self._minus * z)
         # exact far out too, where the probability of the right class rounds to 1
         h = self.weight * (wrong * torch.sigmoid(self.sign * z)).clamp(min=_LEAST)
-        return z - self.slope(z) / h, h
+        return z - self._slopes * wrong / h, h
 
     def statistics(self, u, h):
-        offset = self.fixed.repeat_interleave(self.rows.ptr.diff())
+        offset = self.rows.layout.spread(self.fixed)
         return squares(replace(self.rows, y=u - offset, weight=h), self.free)
 
     def balanced(self, slope, h):
         """A slope without what an intercept can do about it in a model with weights h."""
-        share = sums(self.rows, slope) / sums(self.rows, h).clamp(min=1e-300) * self.free
-        return slope - h * share.repeat_interleave(self.rows.ptr.diff())
+        layout = self.rows.layout
+        share = layout.sums(slope) / layout.sums(h).clamp(min=1e-300) * self.free
+        return slope - h * layout.spread(share)
 
     def wrong(self, slope):
         """The probability of the wrong class that belongs to a slope."""
-        wrong = -self.sign * slope / self.weight
+        wrong = slope / self._slopes
         return torch.where(wrong.abs() < _LEAST, 0.0, wrong)
 
     def conjugate(self, slope, most):
@@ -99,16 +103,18 @@ class _Loss:
 
 
 class _Centred:
-    """Rows with their columns shifted where these are far from 0, and intercepts back and forth."""
+    """Shifts columns of a loss that are far from 0, and takes intercepts back and forth.
 
-    def __init__(self, rows, loss):
-        statistics = squares(rows, loss.free, blocks=False)
+    ``statistics`` are those at W = 0, where all rows of a task weigh as their sample weights.
+    """
+
+    def __init__(self, loss, statistics):
         spread = (statistics.diagonal() / statistics.total.clamp(min=1e-300)[:, None]).sqrt()
         far = (statistics.x_first + statistics.x_away).abs() > _SHIFT * spread
-        self.rows, self.taken = rows, None
+        self.taken = None
         if (far & (statistics.x_first != 0)).any():
-            X, self.taken = shifted(rows, loss.free)
-            self.rows = replace(rows, X=X)
+            X, self.taken = shifted(loss.rows, loss.free)
+            loss.rows = replace(loss.rows, X=X)
 
     def inside(self, W, b):
         return b if self.taken is None else b + (self.taken * W).sum(1)
@@ -128,21 +134,19 @@ def fit_logistic(
     K, d = rows.ptr.numel() - 1, rows.X.shape[1]
     penalty = split(name, check_penalties(name, penalties), K, rows.ptr.device)
     loss = _Loss(rows, fit_intercept)
-    centred = _Centred(rows, loss)
-    loss.rows = centred.rows
     run = _Newton(name, loss, penalty, tol=tol, max_iter=max_iter, solver=solver)
     zero = torch.zeros(K, d, dtype=torch.float64, device=rows.ptr.device)
     run.begin(zero, loss.begin)
     if start is not None:
         W, b = start[0], torch.where(loss.free, start[1], loss.fixed)
-        run.begin(W, torch.where(loss.free, centred.inside(W, b), b))
+        run.begin(W, torch.where(loss.free, run.centred.inside(W, b), b))
     with progress_of(name, "newton", tol, verbose) as progress:
         while run.gap > tol and run.n_iter < max_iter and not run.stands:
             run.step()
             if progress is not None:
                 progress(run.n_iter, run.gap)
     check_finite(name, run.W)
-    b = torch.where(loss.free, centred.outside(run.W, run.b), run.b)
+    b = torch.where(loss.free, run.centred.outside(run.W, run.b), run.b)
     return Fit(run.W, b, run.value, run.gap, run.n_iter, run.gap <= tol, run.used)
 
 
@@ -152,7 +156,7 @@ class _Newton:
     def __init__(self, name, loss, penalty, *, tol, max_iter, solver):
         self.name, self.loss, self.penalty = name, loss, penalty
         self.tol, self.max_iter, self.solver = tol, max_iter, solver
-        self.used, self.coupling = solver, None
+        self.used, self.coupling, self.centred = solver, None, None
         self.value, self.least, self.n_iter = float("inf"), 0.0, 0
         self.stands, self._idle, self._sharp, self._root = False, 0, False, 0.0
         self._fell = float("inf")  # by which share the last step lowered the objective
@@ -170,20 +174,28 @@ class _Newton:
         if self.coupling is None:
             self._whole = value
             self._take(W, b, z, value)
-            self.coupling = coupling_of(self._model[2], self.penalty)
+            self.centred = _Centred(self.loss, self._model()[2])
+            if self.centred.taken is not None:
+                self._at_z = None
+            self.coupling = coupling_of(self._model()[2], self.penalty)
             return
         value += self.penalty.value(W, self.coupling)
         if value < self.value:
             self._take(W, b, z, value)
 
     def _take(self, W, b, z, value):
-        self.W, self.b, self.z, self.value = W, b, z, value
-        u, h = self.loss.model(z)
-        self._model = u, h, self.loss.statistics(u, h)
+        self.W, self.b, self.z, self.value, self._at_z = W, b, z, value, None
+
+    def _model(self):
+        """(u, h, statistics) at the best W, found when asked for."""
+        if self._at_z is None:
+            u, h = self.loss.model(self.z)
+            self._at_z = u, h, self.loss.statistics(u, h)
+        return self._at_z
 
     def step(self):
         self.n_iter += 1
-        _, h, statistics = self._model
+        model = _, _, statistics = self._model()
         self.used = choose(self.name, self.solver, self.penalty, statistics.gram is not None)
         sharpest = 0.1 * self.tol
         inner = max(sharpest, min(1e-3, 0.01 * self.gap, 0.1 * self._fell))
@@ -192,16 +204,17 @@ class _Newton:
         self._inside += out.n_iter
         before = self.gap
         b, z = self._place(statistics, out.W)
-        self._raise_bound(out, z, self._model, inner)
         W, (step, value) = out.W, self._search(out.W, z)
         self._fell = ratio(self.value - value, value)
+        if self._fell <= _CLOSE * self.tol**0.5 or self.n_iter == self.max_iter:
+            self._raise_bound(out, z, model, inner)
         if step > 0:
             if step < 1:
                 W, b, z = (a + step * (n - a) for a, n in ((self.W, W), (self.b, b), (self.z, z)))
             self._root = 0.0
             self._take(W, b, z, value)
             if out.energy is not None and self.gap <= self.tol:
-                self._root = self._error(h, out.energy)
+                self._root = self._error(model, out.energy)
         moved = step > 0 and (self._fell > 1e-3 * self.tol or self.gap < 0.9 * before)
         # near the optimum a rough step leads uphill
         self._sharp |= step < 0.5 or not moved
@@ -217,7 +230,7 @@ class _Newton:
     def _solve(self, statistics, tol):
         return solve(
             self.name, statistics, self.penalty, self.coupling,
-            tol=tol, max_iter=self.max_iter, solver=self.used, start=self.W,
+            tol=tol, max_iter=self.max_iter, solver=self.used, start=self.W, certified=False,
         )  # fmt: skip
 
     def _raise_bound(self, out, z, model, tol):
@@ -245,11 +258,12 @@ class _Newton:
             out = self._solve(statistics, tol)
             z = self._place(statistics, out.W)[1]
 
-    def _error(self, h, energy):
-        """The gradient at W in the norm that the Hessian gives it, relative to that of W."""
+    def _error(self, model, energy):
+        """The gradient at W in the norm that the Hessian before gives it, relative to that of W."""
+        _, h, statistics = model
         slope = self.loss.balanced(self.loss.slope(self.z), h)
         R = -moments(self.loss.rows, slope) - self.coupling.grad(self.W)
-        image = self._model[2].product(self.W) + self.coupling.grad(self.W)
+        image = statistics.product(self.W) + self.coupling.grad(self.W)
         gained = max(2 * (self._whole - self.value), float((self.W * image).sum()))
         return ratio(energy(R), gained) ** 0.5
 
@@ -268,7 +282,7 @@ class _Newton:
             return
         scale, entropy = self.loss.conjugate(slope, 1.0 / dual.factor)
         q = self.coupling.value(dual.W)
-        fixed = self.loss.fixed.repeat_interleave(self.loss.rows.ptr.diff())
+        fixed = self.loss.rows.layout.spread(self.loss.fixed)
         shift = scale * float((slope * fixed).sum())  # of intercepts that are not fitted
         left = float((R * dual.W).sum())
         if energy_of is not None:  # rounding, along directions that hardly count

@@ -8,7 +8,6 @@ Where K·d² numbers are too many, the products G_k w_k are taken from the rows.
 
 import torch
 
-_BUDGET = 1 << 18  # numbers of a padded chunk of tasks: it stays in the cache
 _BLOCKS = 6 << 27  # numbers of all Gram matrices, 6 GiB
 # Features from which on a task needs a share of their number in rows: Gram matrices of few rows are
 # larger than these, singular, and cost d³ each.
@@ -61,10 +60,6 @@ def typical(diagonal):
     return torch.where(mean > 0, mean, 1.0)
 
 
-def task_of_row(ptr):
-    return torch.arange(ptr.numel() - 1, device=ptr.device).repeat_interleave(ptr.diff())
-
-
 class _Squares:
     """What every kind of statistics has; subclasses add ``product`` and ``moment``.
 
@@ -82,20 +77,20 @@ class _Squares:
         K = self.num_tasks
         centred = torch.as_tensor(fit_intercept, device=self.device).expand(K)
         self.centred = centred
-        self.total = rows.ptr.diff().double() if rows.weight is None else sums(rows, rows.weight)
+        layout = rows.layout
+        self.total = layout.size.double() if rows.weight is None else layout.sums(rows.weight)
         self.some = self.total > 0
-        first = rows.ptr[:-1].clamp(max=max(len(rows.y) - 1, 0))
         shape = K, self.num_features
         self.x_away = torch.zeros(shape, dtype=torch.float64, device=self.device)
         self.moment = torch.zeros_like(self.x_away)
         if len(rows.y):
-            self.y_first = rows.y[first] * (centred & self.some)
+            self.y_first = rows.y[layout.first] * (centred & self.some)
         else:
             self.y_first = self.x_away.new_zeros(K)
-        self.y_centred = rows.y - self.y_first.repeat_interleave(rows.ptr.diff())
-        away = sums(rows, self._weighted(self.y_centred)) / self.total.clamp(min=_tiny)
+        self.y_centred = rows.y - layout.spread(self.y_first)
+        away = layout.sums(self._weighted(self.y_centred)) / self.total.clamp(min=_tiny)
         self.y_away = away * centred
-        self.y_centred -= self.y_away.repeat_interleave(rows.ptr.diff())
+        self.y_centred -= layout.spread(self.y_away)
         self.yy = float((self._weighted(self.y_centred) * self.y_centred).sum())
 
     def _weighted(self, values):
@@ -105,8 +100,8 @@ class _Squares:
         """b_k at its optimum; a task without rows gets that of all rows together."""
         near = self.y_away - (self.x_away * W).sum(1)
         b = near + (self.y_first - (self.x_first * W).sum(1))
-        none = self.centred & ~self.some
-        if none.any():
+        if not self.some.all():
+            none = self.centred & ~self.some
             share = (self.total * self.centred)[:, None] / (self.total * self.centred).sum()
             x_mean, y_mean = self.x_first + self.x_away, self.y_first + self.y_away
             b = torch.where(none, (share[:, 0] * y_mean).sum() - W @ (share * x_mean).sum(0), b)
@@ -131,22 +126,14 @@ _tiny = torch.finfo(torch.float64).tiny
 
 def decision(rows, W, intercept):
     """x·w + b of every row."""
-    out = intercept.repeat_interleave(rows.ptr.diff())
-    task = task_of_row(rows.ptr)
-    step = max(1, _BUDGET // max(1, W.shape[1]))
-    for begin in range(0, out.numel(), step):
-        part = slice(begin, begin + step)
+    task, out = rows.layout.task, rows.layout.spread(intercept)
+    for part in rows.layout.parts(W.shape[1]):
         if is_sparse(rows.X):
             product = rows.X[part].multiply(W[task[part]].numpy()).sum(1)
             out[part] += torch.from_numpy(product).view(-1)
         else:
             out[part] += (rows.X[part] * W[task[part]]).sum(1)
     return out
-
-
-def sums(rows, values):
-    """Sums of one number a row over the rows of each task, in order."""
-    return torch.segment_reduce(values, "sum", offsets=rows.ptr, initial=0.0)
 
 
 def moments(rows, values):
@@ -163,37 +150,15 @@ def _chunks(rows, values=None):
 
     ``values`` takes the place of y, and is padded with 0.
     """
-    size, d = rows.ptr.diff(), max(1, rows.X.shape[1])
-    sizes, order = size.sort(stable=True)
-    counts = sizes.tolist()
-    begin = int((sizes == 0).sum())
-    while begin < len(counts):
-        end = begin + 1
-        # a chunk ends where it is full, or where a third of it would be padding
-        while end < len(counts) and counts[end] * (end + 1 - begin) * d <= _BUDGET:
-            if 3 * counts[begin] < 2 * counts[end]:
-                break
-            end += 1
-        tasks, n = order[begin:end], counts[end - 1]
-        yield _padded(rows, tasks, size[tasks], n, values)
-        begin = end
-
-
-def _padded(rows, tasks, size, n, values):
     y = rows.y if values is None else values
-    first = rows.ptr[tasks]
-    last = int(first[-1] + size[-1])
-    if int(first[0]) + n * tasks.numel() == last and bool((size == n).all()):
-        part = slice(int(first[0]), last)  # they lie one after the other
-        shape = tasks.numel(), n
+    for tasks, shape, part, valid in rows.layout.chunks(rows.X.shape[1]):
+        x = take(rows.X, part).view(*shape, -1)
         weight = None if rows.weight is None else rows.weight[part].view(shape)
-        return tasks, take(rows.X, part).view(*shape, -1), y[part].view(shape), weight
-    place = torch.arange(n, device=first.device)
-    valid = place < size[:, None]
-    index = first[:, None] + torch.minimum(place, size[:, None] - 1)
-    weight = valid.double() if rows.weight is None else rows.weight[index] * valid
-    y = y[index] if values is None else y[index] * valid
-    return tasks, take(rows.X, index), y, weight
+        if valid is None:
+            yield tasks, x, y[part].view(shape), weight
+        else:
+            weight = valid.double() if weight is None else weight * valid
+            yield tasks, x, y[part] if values is None else y[part] * valid, weight
 
 
 def _centre(x, weight, centred):
@@ -230,12 +195,10 @@ class _DenseSquares(_Squares):
     def scores(self, W):
         """(x − mean)·w of every row."""
         out = torch.empty_like(self.y_centred)
-        task = task_of_row(self.rows.ptr)
-        for part in out.split(max(1, _BUDGET // max(1, W.shape[1]))):
-            begin = part.storage_offset() - out.storage_offset()
-            here = task[begin : begin + len(part)]
-            x = take(self.rows.X, slice(begin, begin + len(part))) - self.x_first[here]
-            torch.sum(x.sub_(self.x_away[here]).mul_(W[here]), 1, out=part)
+        for part in self.rows.layout.parts(W.shape[1]):
+            here = self.rows.layout.task[part]
+            x = take(self.rows.X, part) - self.x_first[here]
+            torch.sum(x.sub_(self.x_away[here]).mul_(W[here]), 1, out=out[part])
         return out
 
 
@@ -300,13 +263,13 @@ class SparseSquares(_Squares):
 
         K, d = self.num_tasks, self.num_features
         X, self.x_first = shifted(rows, self.centred)
-        task = task_of_row(rows.ptr)
+        task = rows.layout.task
         per_entry = task.repeat_interleave(torch.from_numpy(X.indptr).long().diff())
         columns = torch.from_numpy(X.indices).long() + per_entry * d
         parts = X.data, columns.numpy(), X.indptr.astype("int64")
         self._matrix = scipy.sparse.csr_matrix(parts, shape=(X.shape[0], K * d))
         weight = torch.ones_like(rows.y) if rows.weight is None else rows.weight
-        scale = weight / self.total.clamp(min=_tiny).repeat_interleave(rows.ptr.diff())
+        scale = weight / rows.layout.spread(self.total.clamp(min=_tiny))
         self.x_away = self._back(scale) * self.centred[:, None]
         # Σ s (y − ȳ) is 0 where the task is centred: the mean of x drops out
         self.moment = self._back(weight * self.y_centred)
@@ -320,11 +283,11 @@ class SparseSquares(_Squares):
     def scores(self, W):
         """(x − mean)·w of every row."""
         along = torch.from_numpy(self._matrix @ W.reshape(-1).numpy())
-        return along - (self.x_away * W).sum(1).repeat_interleave(self.rows.ptr.diff())
+        return along - self.rows.layout.spread((self.x_away * W).sum(1))
 
     def product(self, W):
         along = self._weighted(self.scores(W))
-        return self._back(along) - sums(self.rows, along)[:, None] * self.x_away
+        return self._back(along) - self.rows.layout.sums(along)[:, None] * self.x_away
 
     def diagonal(self):
         return self._diagonal
@@ -335,9 +298,8 @@ def shifted(rows, centred):
 
     Of the tasks that are ``centred``, a bool ``[K]``; of a sparse X only columns without zeros.
     """
-    first = rows.ptr[:-1].clamp(max=max(len(rows.y) - 1, 0))
-    task = task_of_row(rows.ptr)
-    some = (centred & (rows.ptr.diff() > 0))[:, None]
+    first, task = rows.layout.first, rows.layout.task
+    some = (centred & (rows.layout.size > 0))[:, None]
     if not is_sparse(rows.X):
         if not len(rows.y):
             return rows.X, rows.X.new_zeros(len(first), rows.X.shape[1])
