@@ -1,5 +1,6 @@
 """Rows in clusters: k-means with a seed, and a cover by balls of a given radius."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,9 +47,19 @@ class Clusters:
         return "\n".join(lines)
 
 
+def scale_of(x):
+    """A power of two by which squares of x stay in range; 1 where they do anyway."""
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    exponent = math.frexp(largest)[1]
+    return 1.0 if largest == 0 or abs(exponent) < 400 else math.ldexp(1.0, -max(exponent, -1000))
+
+
 def distances(x, centers):
     """Distances ``[K, n]`` from differences: right however near the rows are."""
-    return torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist")
+    scale = scale_of(x)
+    if scale != 1:
+        x, centers = x * scale, centers * scale
+    return torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist") / scale
 
 
 def squares(x, centers):
@@ -129,8 +140,8 @@ def cover(x, threshold):
     return labels, x[leaders]
 
 
-def described(x, labels, centers, names):
-    """The clusters, sorted by size; of equal ones the one with the earliest task first."""
+def described(x, labels, centers, names, scale):
+    """The clusters of x / ``scale``, by size; of equal ones the one with the earliest task first."""
     n = len(centers)
     sizes = torch.bincount(labels, minlength=n)
     error = (x - centers[labels]).square_().sum(1)
@@ -142,6 +153,6 @@ def described(x, labels, centers, names):
     place = torch.empty_like(order)
     place[order] = torch.arange(n)
     spreads = (sums / sizes).sqrt()
-    return Clusters(
-        place[labels], centers[order], sizes[order], spreads[order], float(error.sum()), names
-    )
+    inertia = float(error.sum()) / scale / scale
+    centers, spreads = centers[order] / scale, spreads[order] / scale
+    return Clusters(place[labels], centers, sizes[order], spreads, inertia, names)

@@ -7,7 +7,11 @@ from mtlfast.reference import real
 
 def column_lengths(w):
     """‖W_·j‖ in float64."""
-    return torch.linalg.vector_norm(w, dim=0, dtype=torch.float64)
+    if w.dtype != torch.float64 or not w.numel():  # no square of another type leaves its range
+        return torch.linalg.vector_norm(w, dim=0, dtype=torch.float64)
+    exponent = torch.frexp(w.abs().amax(0).nan_to_num(1, 1)).exponent.clamp(-1000, 1000)
+    scale = torch.ldexp(torch.ones_like(w[0]), -exponent)
+    return torch.linalg.vector_norm(w * scale, dim=0) / scale
 
 
 def _scaled(w, factor):

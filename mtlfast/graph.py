@@ -285,8 +285,7 @@ class _GraphProx(torch.autograd.Function):
 def _prox(w, graph, step, tol, max_iter):
     if graph.is_groups:
         return _ops.group_prox(w, graph.group_ptr, graph.member, step)
-    csr = (graph.row_ptr, graph.col, graph.weight_as(torch.float64))
-    return _ops.graph_prox(w, *csr, step, tol, max_iter)
+    return _ops.graph_prox(w, *graph.by_pieces(), step, tol, max_iter)
 
 
 def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
@@ -340,7 +339,7 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     tol = check_number("graph_prox", "tol", tol, positive=True)
     graph = prepare_task_graph("graph_prox", graph, w, detach=not torch.is_grad_enabled())
     if needs_reference(w):
-        rows = _reference_prox(w, graph, step)
+        rows = _reference_prox(w, graph, step, tol, max_iter)
     elif wants_grad(w):
         rows = _GraphProx.apply(w, graph, step, tol, max_iter)
     else:
@@ -348,11 +347,14 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     return rows_like(W, rows)
 
 
-def _reference_prox(w, graph, step):
+def _reference_prox(w, graph, step, tol, max_iter):
     if graph.is_groups:
         return reference.group_prox(w, graph.group_ptr, graph.member, step)
-    weight = graph.weight_as(real_dtype(w.dtype))
-    return reference.graph_prox_dense(w, graph.row_ptr, graph.col, weight, step)
+    # the inverse is a constant; its columns are right to tol each, their sum is right to tol then
+    unit = torch.eye(graph.num_tasks, dtype=torch.float64, device=graph.device)
+    tol = tol / max(graph.num_tasks, 1) ** 0.5
+    inverse = _ops.graph_prox(unit, *graph.by_pieces(), step, tol, max_iter)
+    return reference.graph_prox_dense(w, inverse)
 
 
 @torch.no_grad()

@@ -12,21 +12,13 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
+from mtlfast._compat import needs_reference, scaled_, wants_double_backward, wants_grad
 from mtlfast._edge_dual import EdgeDual
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast._native import real_dtype
 
-_SUM = 2048
 _LOOKS = 10  # iterations between two looks at the duality gap
-
-
-def _sum(x):
-    """The sum in float64, in an order that the size alone decides, not the number of threads."""
-    while x.numel() > _SUM:
-        full = x.numel() // _SUM * _SUM
-        x = torch.cat([x[:full].view(-1, _SUM).sum(1), x[full:].sum()[None]])
-    return x.sum()
+_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
 
 def _prepare(function, graph, w):
@@ -46,34 +38,29 @@ def _reference_edges(graph, w):
     return reference.ordered_edges(*_rows(graph, w))
 
 
-def _value(w, csr):
-    """The value, and for each stored entry s/(2‖w_i − w_j‖), 0 for rows that coincide."""
-    row, col, half = reference.ordered_edges(*csr)
-    lengths = _ops.edge_distance(w, row, col).double().sqrt()
-    half = half.double()
-    value = _sum(half * lengths).to(real_dtype(w.dtype))
-    pull = torch.where(lengths == 0, 0.0, half / torch.where(lengths == 0, 1.0, lengths))
-    # a weight of 0 is no edge for the kernel: Inf would be hidden
-    return value, torch.where(lengths == torch.inf, torch.nan, pull).to(real_dtype(w.dtype))
-
-
 class _GraphTotalVariation(torch.autograd.Function):
+    """Value and gradient come from one pass over the edges; the gradient serves one backward."""
+
     @staticmethod
-    def forward(ctx, w, row_ptr, col, weight, order):
-        value, pull = _value(w, (row_ptr, col, weight, order))
-        ctx.save_for_backward(w, row_ptr, col, weight, order, pull)
+    def forward(ctx, w, *csr):
+        fused = w.dtype in _FUSED
+        one = torch.ones((), dtype=w.dtype, device=w.device) if fused else None
+        value, grad = _ops.graph_total_variation_value(w, *csr, one)
+        ctx.grad = grad if fused else None
+        ctx.save_for_backward(w, *csr)
         return value
 
     @staticmethod
     def backward(ctx, upstream):
-        w, *csr, pull = ctx.saved_tensors
+        w, *csr = ctx.saved_tensors
         none = (None,) * 4
         if wants_double_backward():
-            edges = reference.ordered_edges(*csr)
-            grad = reference.graph_total_variation_grad(w, *edges)
+            grad = reference.graph_total_variation_grad(w, *reference.ordered_edges(*csr))
             return (upstream * grad).to(w.dtype), *none
-        row_ptr, col, _, order = csr
-        return _ops.graph_value(w, row_ptr, col, pull, order, upstream)[1], *none
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            return _ops.graph_total_variation_value(w, *csr, upstream)[1], *none
+        return scaled_(grad, upstream), *none
 
 
 def graph_total_variation(W, graph, *, reduction="sum"):
@@ -98,15 +85,14 @@ def graph_total_variation(W, graph, *, reduction="sum"):
 
     Returns:
         A scalar: float64 for float64 W, else float32. Gradients have W's dtype. NaN and Inf in W
-        propagate along edges; so do distances whose square leaves W's arithmetic type, float64 or
-        float32.
+        propagate along edges. Distances of any size have their direction: the value scales with
+        W as far as its type goes, the gradient does not depend on W's scale.
 
     Raises:
         TypeError, ValueError: as :func:`mtlfast.graph_reg`; weights that require grad.
 
-    Cost: one pass over the edges for the value and one for the gradient, some numbers an edge; no
-    temporary of size E·d on the CPU. Deterministic: there the same bits for any number of threads
-    and any CPU.
+    Cost: one pass over the edges for value and gradient together; no temporary of size E on the
+    CPU. Deterministic: there the same bits for any number of threads and any CPU.
 
     Example:
         >>> import torch
@@ -128,7 +114,7 @@ def graph_total_variation(W, graph, *, reduction="sum"):
     elif wants_grad(w):
         value = _GraphTotalVariation.apply(w, *_rows(graph, w))
     else:
-        value = _value(w, _rows(graph, w))[0]
+        value = _ops.graph_total_variation_value(w, *_rows(graph, w), None)[0]
     return value if reduction == "sum" else value / max(graph.num_edges, 1)
 
 
@@ -150,7 +136,7 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
         TypeError, ValueError: as :func:`graph_total_variation`; ``grad`` is not like W or shares
             its memory; ``alpha`` is no finite number. ``grad`` is unchanged then.
 
-    Cost: two passes over the edges, one over ``grad``. Deterministic.
+    Cost: one pass over the edges and over ``grad``. Deterministic.
 
     Example:
         >>> import torch
@@ -177,10 +163,7 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
         part = reference.graph_total_variation_grad(w, *edges)
         rows.add_((alpha / count * part).to(rows.dtype))
     else:
-        csr = _rows(graph, w)
-        value, pull = _value(w, csr)
-        row_ptr, col, _, order = csr
-        _ops.graph_add_(rows, w, row_ptr, col, pull, order, alpha / count)
+        value = _ops.graph_total_variation_add_(rows, w, *_rows(graph, w), alpha / count)
     write_rows_(grad, rows)
     return value / count
 

@@ -73,13 +73,13 @@ PLANTS = {
         HEAP,
     ),
     "step on a pair too many": (
-        "cpu/graph_total_variation.cpp",
+        "cpu/edge_dual.cpp",
         "for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {",
         "for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1] + ON; ++e) {",
         HEAP,
     ),
     "take a short row of a pair for a vector": (
-        "cpu/graph_total_variation.cpp",
+        "cpu/edge_dual.cpp",
         "if (d < kN) return",
         "if (!ON && d < kN) return",
         HEAP,

@@ -135,6 +135,8 @@ MTLFAST_INLINE F64 keep_first(F64 v, int64_t n) {
   return (F64)((U64)v & (U64)(lane < uint64_t(n)));
 }
 
+MTLFAST_INLINE bool is_finite(double x) { return x - x == 0; }
+
 // Sum of the lanes in double, in lane order.
 template <class V>
 MTLFAST_INLINE double lane_sum(V v) {

@@ -14,6 +14,7 @@ const CpuKernels table = {
     pairwise_value_grad,
     pairwise_affine,
     graph_value,
+    graph_total_variation,
     edge_distance,
     dense_graph_value,
     dense_distance,

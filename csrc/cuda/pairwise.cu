@@ -126,7 +126,9 @@ __global__ void __launch_bounds__(kThreads, 2)
         offset[place.slice * cut.d + place.begin + j] =
             (double(shift[j]) - double(widen(w[place.begin + j]))) + sum[j];
       }
-      if (threadIdx.x == 0) squares[blockIdx.x] = centred < 0 ? 0 : centred;
+      // a sum that overflows is Inf, not Inf − Inf
+      const double least = total == double(INFINITY) ? total : 0;
+      if (threadIdx.x == 0) squares[blockIdx.x] = centred < 0 || least > 0 ? least : centred;
       return;
     }
     for (int j = int(threadIdx.x); j < place.columns; j += int(blockDim.x)) {
