@@ -1,9 +1,10 @@
 """Rows in clusters: k-means with a seed, and a cover by balls of a given radius."""
 
-import math
 from dataclasses import dataclass
 
 import torch
+
+from mtlfast._columns import scale_of
 
 _SETTLED = 1e-4  # share of the tasks that may still move when k-means ends
 _SHOWN = 6  # names of a cluster that are written out
@@ -45,13 +46,6 @@ class Clusters:
             more = ", …" if size > _SHOWN else ""
             lines.append(f"{c:>4}{int(size):>10,}{float(spread):>12.4g}  {shown}{more}")
         return "\n".join(lines)
-
-
-def scale_of(x):
-    """A power of two by which squares of x stay in range; 1 where they do anyway."""
-    largest = float(x.abs().max()) if x.numel() else 0.0
-    exponent = math.frexp(largest)[1]
-    return 1.0 if largest == 0 or abs(exponent) < 400 else math.ldexp(1.0, -max(exponent, -1000))
 
 
 def distances(x, centers):
@@ -141,7 +135,7 @@ def cover(x, threshold):
 
 
 def described(x, labels, centers, names, scale):
-    """The clusters of x / ``scale``, by size; of equal ones the one with the earliest task first."""
+    """The clusters of x / ``scale`` by size; equal ones by their earliest task."""
     n = len(centers)
     sizes = torch.bincount(labels, minlength=n)
     error = (x - centers[labels]).square_().sum(1)

@@ -1,8 +1,17 @@
 """Lengths and scaling of W's columns as torch calls, for every device without a kernel for them."""
 
+import math
+
 import torch
 
 from mtlfast.reference import real
+
+
+def scale_of(x):
+    """A power of two by which squares of x stay in range; 1 where they do anyway."""
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    exponent = math.frexp(largest)[1]
+    return 1.0 if largest == 0 or abs(exponent) < 400 else math.ldexp(1.0, -max(exponent, -1000))
 
 
 def column_lengths(w):

@@ -16,6 +16,7 @@ from mtlfast._compat import needs_reference, scaled_, wants_double_backward, wan
 from mtlfast._edge_dual import EdgeDual
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast._native import real_dtype
+from mtlfast._tied_tasks import TiedTasks
 
 _LOOKS = 10  # iterations between two looks at the duality gap
 _FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
@@ -176,7 +177,9 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
 
     Solved in its dual, one vector for each pair of linked tasks in a ball of radius
     step·(A_ij + A_ji), by accelerated projected gradients with restart, in float64. It ends with
-    a duality gap ≤ ``tol·P(Z)``, which bounds the error: ½‖Z − Z*‖² ≤ gap.
+    a duality gap ≤ ``tol·P(Z)``, which bounds the error: ½‖Z − Z*‖² ≤ gap. A gap that rounding can
+    make is as good. Tasks that an edge joins which is stronger than all that could pull them apart
+    are one unknown, their mean, so steps and weights may be of any size.
 
     Args:
         W: as in :func:`graph_total_variation`.
@@ -195,8 +198,8 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
         RuntimeError: ``tol`` was not reached in ``max_iter`` iterations.
 
     Cost: one pass over the edges an iteration, two arrays ``[E, d]`` of float64. The number of
-    iterations grows with the step and with the length of the graph's paths. Deterministic: on the
-    CPU the same bits for any number of threads.
+    iterations grows with the length of the graph's paths, and with the step until tasks are tied.
+    Deterministic: on the CPU the same bits for any number of threads.
 
     Example:
         >>> import torch
@@ -223,36 +226,49 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
         )
     dual = EdgeDual(graph, w.shape[1], strength=step, function=function)
     reference.require_finite(function, w)
-    return rows_like(W, _solve(dual, w.double().contiguous(), tol, max_iter).to(w.dtype))
-
-
-def _solve(dual, w, tol, max_iter):
-    """Z = W − DᵀU at a U whose gap, radius·‖D Z‖ − ⟨U, D Z⟩ over all pairs, is small enough."""
     if not (w.numel() and dual.num_edges and dual.radius.any()):
-        return w.clone()
+        return rows_like(W, w.clone())
+    tied = TiedTasks(dual, graph.written_out(), w.double())
+    return rows_like(W, tied.restored(_solve(tied, tol, max_iter)).to(w.dtype))
+
+
+def _solve(tied, tol, max_iter):
+    """Z = W − DᵀU/mass at a U with a gap, Σ radius·‖D Z‖ − ⟨U, D Z⟩, that is small enough."""
+    dual, w, mass = tied.dual, tied.rows, tied.mass
+    if not (dual.num_edges and dual.radius.any()):
+        return w
+    root = None if mass is None else mass.sqrt()
+
+    def move(pulled):
+        return pulled if mass is None else pulled / mass
+
+    def height_of(z):  # what the dual has not yet gained
+        return (z if mass is None else root * z).square().sum()
+
     u, former = dual.zeros(), dual.zeros()
     z, pulled = w, torch.zeros_like(w)  # Dᵀ u
-    start, t, momentum = w, 1.0, 0.0  # start: w − Dᵀ of the point that is stepped from
-    height = w.square().sum()
+    start, t, momentum = w, 1.0, 0.0  # start: w − Dᵀ of the point that is stepped from, over mass
+    height = height_of(w)
     for iteration in range(max_iter + 1):
         if iteration % _LOOKS == 0 or iteration == max_iter:
-            z = w - pulled
+            moved = move(pulled)
+            z = w - moved
             variation = dual.value(z)
             gap = variation - float((z * pulled).sum())
-            primal = 0.5 * float(pulled.square().sum()) + variation
-            if gap <= tol * primal:
+            primal = tied.spread + 0.5 * float((moved * pulled).sum()) + variation
+            if gap <= max(tol * primal, tied.noise):
                 return z
         if iteration == max_iter:
             break
         following = (1 + (1 + 4 * t * t) ** 0.5) / 2
         new = dual.advance_(u, former, start, momentum)
         u, former = former, u
-        new_height = (w - new).square().sum()
+        new_height = height_of(w - move(new))
         if new_height > height:  # the dual fell: forget the momentum
             t, momentum = 1.0, 0.0
         else:
             t, momentum = following, (t - 1) / following
-        start = w - new - momentum * (new - pulled)
+        start = w - move(new + momentum * (new - pulled))
         pulled, height = new, new_height
     raise RuntimeError(
         f"graph_total_variation_prox: the duality gap must reach tol={tol:g} within "

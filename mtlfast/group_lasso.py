@@ -14,6 +14,7 @@ from mtlfast._checks import (
 from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
 from mtlfast._native import real_dtype
 
+
 def _inverse(lengths, w):
     """1/‖W_·j‖, and 0 for a zero column: the subgradient of least norm."""
     smallest = torch.finfo(real_dtype(w.dtype)).tiny  # below, 1/‖W_·j‖ is no number of that type

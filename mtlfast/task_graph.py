@@ -190,9 +190,9 @@ class TaskGraph:
         """(row_ptr, col, weight, first, member) as ``graph_prox`` takes them, in float64.
 
         The rows of connected pieces one after the other, columns numbered within a piece; ``first``
-        int64 ``[P+1]``, on the CPU, where each piece begins; ``member`` int32 ``[K]`` the task of each
-        row, None where that is the row's number. Found once, at the first use; in a compiled function
-        ``first`` is None, and they are found at every call.
+        int64 ``[P+1]``, on the CPU, where each piece begins; ``member`` int32 ``[K]`` the task of
+        each row, None where that is the row's number. Found once, at the first use; in a compiled
+        function ``first`` is None, and they are found at every call.
         """
         plain = self.row_ptr, self.col, self.weight_as(torch.float64), None, None
         if torch.compiler.is_compiling() or needs_reference():

@@ -31,6 +31,7 @@ LAYERS = [
     {"_proxes"},
     {"nn"},
     {"task_linear", *REGULARIZERS},
+    {"_tied_tasks"},
     {"_graph_forms", "_edge_dual"},
     {"task_graph", "_adjacency", "_neighbors"},
     {"_ops", "_config"},

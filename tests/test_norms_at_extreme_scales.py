@@ -8,13 +8,13 @@ from mtlfast import (
     TaskGraph,
     _columns,
     _native,
+    graph_total_variation,
+    graph_total_variation_add_grad_,
+    graph_total_variation_prox,
     group_lasso,
     group_lasso_add_grad_,
     group_lasso_prox,
     group_lasso_prox_,
-    graph_total_variation,
-    graph_total_variation_add_grad_,
-    graph_total_variation_prox,
     pairwise_prox,
     pairwise_reg,
     reference,
@@ -111,11 +111,16 @@ def test_proxes(dtype, scale):
     for prox, threshold in (
         (group_lasso_prox, 1.5),
         (lambda W, t: trace_norm_prox(W, t), 1.0),
-        (lambda W, t: graph_total_variation_prox(W, GRAPH, t, tol=1e-13), 0.3),
     ):
         want = prox(unit, threshold)
         assert 0 < (want - unit).norm() < unit.norm()
         close(prox(W, threshold * scale).double() / scale, want, dtype, more=10)
+    # two points with a gap ≤ tol·P each, ½‖Z − Z*‖² ≤ gap, and P ≤ ½‖W‖²
+    tol = 1e-13
+    want = graph_total_variation_prox(unit, GRAPH, 0.3, tol=tol)
+    got = graph_total_variation_prox(W, GRAPH, 0.3 * scale, tol=tol).double() / scale
+    assert 0.1 < (want - unit).norm() < unit.norm()
+    assert (got - want).norm() <= (2 * tol**0.5 + 10 * ROUNDING[dtype]) * unit.norm()
     moved = W.clone()
     group_lasso_prox_(moved, 1.5 * scale)
     assert torch.equal(moved, group_lasso_prox(W, 1.5 * scale))
@@ -130,7 +135,10 @@ def test_proxes(dtype, scale):
 def test_lengths_by_every_path(dtype, scale):
     W, unit = tasks(dtype, scale)
     W[:, 1], unit[:, 1] = 0, 0
-    for lengths in (_columns.column_lengths, *(() if _native.missing else (_native.column_lengths,))):
+    for lengths in (
+        _columns.column_lengths,
+        *(() if _native.missing else (_native.column_lengths,)),
+    ):
         close(lengths(W) / scale, unit.norm(dim=0), dtype)
     close(reference.group_lasso(W).double() / scale, unit.norm(dim=0).sum(), dtype)
 
@@ -152,7 +160,9 @@ def test_columns_and_edges_of_all_sizes_in_one_w(dtype, shape):
     lengths = sizes * exact.norm(dim=0)
     close(group_lasso(W).double() / sizes.max(), (lengths / sizes.max()).sum(), dtype)
     by_task = W.T.contiguous()
-    chain = TaskGraph.from_edges(torch.stack([torch.arange(shape[1] - 1)] * 2) + torch.tensor([[0], [1]]))
+    chain = TaskGraph.from_edges(
+        torch.stack([torch.arange(shape[1] - 1)] * 2) + torch.tensor([[0], [1]])
+    )
     leaf = by_task.clone().requires_grad_()
     graph_total_variation(leaf, chain).backward()
     rows = by_task.double()

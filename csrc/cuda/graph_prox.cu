@@ -13,6 +13,7 @@
 //          [K, d] of double, in 6 launches.
 // Bits     the cut depends on K, d and row_ptr alone; all sums in double, in fixed order.
 #include <cmath>
+#include <limits>
 
 #include "cuda/kernels.h"
 #include "cuda/reduce.h"
@@ -347,7 +348,8 @@ __device__ __forceinline__ double update(const System& s, Sums of, int64_t j, do
   }
   if (!is_finite(norm) || norm == 0) return 0;  // does not hold the others up
   const double ratio = first / norm;
-  return is_finite(ratio) ? ratio : double(INFINITY);  // the step overflows: no solution here
+  // where the step overflows there is no solution
+  return is_finite(ratio) ? ratio : std::numeric_limits<double>::infinity();
 }
 
 __device__ __forceinline__ double warp_max(double x) {

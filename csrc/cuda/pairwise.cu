@@ -10,6 +10,8 @@
 // Bits     the cut depends on K, d and the element type alone; sums over at most kRun rows are in
 //          W's arithmetic type, the rest in double, in fixed order; the only atomic counts blocks.
 //          Unaligned arrays are read element by element, to the same bits.
+#include <limits>
+
 #include "cuda/kernels.h"
 #include "cuda/reduce.h"
 #include "cuda/rows.h"
@@ -127,8 +129,9 @@ __global__ void __launch_bounds__(kThreads, 2)
             (double(shift[j]) - double(widen(w[place.begin + j]))) + sum[j];
       }
       // a sum that overflows is Inf, not Inf − Inf
-      const double least = total == double(INFINITY) ? total : 0;
-      if (threadIdx.x == 0) squares[blockIdx.x] = centred < 0 || least > 0 ? least : centred;
+      const bool overflows = total == std::numeric_limits<double>::infinity();
+      const double value = overflows ? total : centred < 0 ? 0 : centred;
+      if (threadIdx.x == 0) squares[blockIdx.x] = value;
       return;
     }
     for (int j = int(threadIdx.x); j < place.columns; j += int(blockDim.x)) {

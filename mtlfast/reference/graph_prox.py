@@ -1,4 +1,4 @@
-"""The prox of the graph-weighted distance, piece by piece: by elimination or conjugate gradients."""
+"""The prox of the graph-weighted distance by pieces: elimination or conjugate gradients."""
 
 import torch
 
@@ -167,11 +167,11 @@ def _deviations(x):
 
 @plain
 def graph_prox(w, row_ptr, col, weight, first, member, step, tol, max_iter):
-    """(I + 4·step·L)⁻¹ w; the graph by pieces (:func:`by_pieces`), or plain where ``first`` is None.
+    """(I + 4·step·L)⁻¹ w; the graph as :func:`by_pieces` has it, or plain where ``first`` is None.
 
-    The mean of a piece is exact, so its deviations are solved for: in small pieces by elimination, in
-    others by conjugate gradients from 0, to a residual ≤ tol·‖w‖, or where rounding forbids that, to
-    an error of which conjugate gradients say that it is ≤ tol·‖w‖; and by elimination again where
+    The mean of a piece is exact, so its deviations are solved for: in small pieces by elimination,
+    in others by conjugate gradients, to a residual ≤ tol·‖w‖, or where rounding forbids that, to an
+    error of which conjugate gradients say that it is ≤ tol·‖w‖; and by elimination again where
     ``max_iter`` is not enough and the piece not too large.
     """
     if first is None:

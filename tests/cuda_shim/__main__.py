@@ -85,7 +85,9 @@ def check_graph_prox_small(kernels, elements):
     for element in elements:
         graph_prox.check_signs(kernels, element)
         for dim in (3, 16, 37):
-            same_bits(kernels, partial(graph_prox.check_small, kernels, element, dim), SCHEDULES[1:])
+            same_bits(
+                kernels, partial(graph_prox.check_small, kernels, element, dim), SCHEDULES[1:]
+            )
 
 
 # the checks that reach a file; those of other files are reached by all

@@ -51,9 +51,7 @@ def check(kernels, element, case, shift=0, out_shift=0):
     results = []
     for poll in (1, 7):
         out = blank(stored.shape, stored.dtype, out_shift)
-        state = kernels.graph_prox(
-            element, stored, graph, STEP, TOLERANCE, 100, out, poll, member
-        )
+        state = kernels.graph_prox(element, stored, graph, STEP, TOLERANCE, 100, out, poll, member)
         assert state[0] <= TOLERANCE and not state[3], ("residual", state)
         results.append(state.tobytes() + out.tobytes())
     assert results[0] == results[1], "bits of another distance between looks"
@@ -124,8 +122,9 @@ def check_small(kernels, element, dim, shift=0, out_shift=0):
     blocks = [ties_between(size, 12.0, k) for k, size in enumerate(SIZES)]
     first = tight(np.r_[0, np.cumsum(SIZES)])
     entries = [np.nonzero(block) for block in blocks]
-    length = np.concatenate([np.bincount(row, minlength=len(b)) for (row, _), b in
-                             zip(entries, blocks, strict=True)])
+    length = np.concatenate(
+        [np.bincount(row, minlength=len(b)) for (row, _), b in zip(entries, blocks, strict=True)]
+    )
     row_ptr = tight(np.r_[0, np.cumsum(length)])
     col = tight(np.concatenate([col for _, col in entries]).astype(np.int32))
     weight = tight(np.concatenate([b[e] for e, b in zip(entries, blocks, strict=True)]) / 2e3)
