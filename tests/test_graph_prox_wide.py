@@ -235,6 +235,20 @@ def test_weights_of_all_sizes_in_a_large_piece(num_tasks, decades):
         require_near(graph_prox(W, graph, step), want, W, 1e-8)
 
 
+def test_a_core_that_elimination_fills():
+    """Random edges of all sizes: thousands of tasks are left when the sparse ones are gone."""
+    random = np.random.default_rng(5)
+    num_tasks = 2500
+    chain = np.stack([np.arange(num_tasks - 1), np.arange(1, num_tasks)])
+    edges = np.concatenate([chain, random.integers(0, num_tasks, (2, 5 * num_tasks))], 1)
+    weight = torch.from_numpy(10.0 ** random.uniform(-12, 12, edges.shape[1]))
+    graph = TaskGraph.from_edges(edges, weight, num_tasks)
+    W = torch.from_numpy(random.normal(size=(num_tasks, 2)) + 2)
+    mean = W.mean(0).expand_as(W)
+    require_near(graph_prox(W, graph, 1e30), mean, W, 1e-13)
+    require_near(graph_prox(W, graph, 1.0).mean(0), mean[0], W, 1e-15)
+
+
 def test_negative_weights_of_a_definite_matrix_are_eliminated_too():
     random = np.random.default_rng(4)
     for num_tasks in (12, 200):

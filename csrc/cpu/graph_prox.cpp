@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kSmall = 64;            // tasks of a piece that is always eliminated
 constexpr int64_t kMostDense = 2048;      // tasks of one that always may be, 32 MiB
-constexpr double kLittleWork = 0x1p28;    // operations, less than a second
+constexpr double kLittleWork = 0x1p34;    // operations that are better than no answer: a few seconds
 constexpr int64_t kUnitTasks = 256;       // of small pieces in a work unit
 constexpr double kFewIterations = 8;      // what conjugate gradients take at least
 constexpr int64_t kColumns = kPanelVectors * Lane<double>::N;
