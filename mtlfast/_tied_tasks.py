@@ -13,7 +13,6 @@ and are looked at again.
 
 import torch
 
-from mtlfast import _native, reference
 from mtlfast._columns import scale_of
 from mtlfast._edge_dual import EdgeDual
 from mtlfast.task_graph import TaskGraph
@@ -32,8 +31,8 @@ class TiedTasks:
 
     def __init__(self, dual, graph, W):
         self.scale = scale_of(W)
-        piece, size = _pieces(graph)
-        scaled = W * self.scale
+        piece, size = graph.pieces()
+        scaled = W if self.scale == 1 else W * self.scale
         self._mean = _mean(scaled, piece, size)[piece]
         deviation = scaled - self._mean
         squares = deviation.square().sum(1)
@@ -48,17 +47,16 @@ class TiedTasks:
             self._tie(strong, bound)
             deviation = deviation - self.rows[self._set]
             self.spread = 0.5 * float(deviation.square().sum())
-        pull = torch.zeros_like(self.rows[:, 0])
-        pull.index_add_(0, self.dual.src, self.dual.radius)
-        pull.index_add_(0, self.dual.dst, self.dual.radius)
-        self.noise = 2.0**-50 * float(pull @ torch.linalg.vector_norm(self.rows, dim=1))
+            squares = self.rows.square().sum(1)
+        longest = float(squares.max()) ** 0.5
+        self.noise = 2.0**-50 * float(self.dual.radius.sum()) * longest
 
     def _tie(self, strong, bound):
         src, dst, radius = self.dual.src, self.dual.dst, self.dual.radius
         joined = torch.arange(bound.shape[0], device=bound.device)
         while bool(strong.any()):
             edges = torch.stack([src[strong], dst[strong]])
-            label, size = _pieces(TaskGraph.from_edges(edges, None, bound.shape[0]))
+            label, size = TaskGraph.from_edges(edges, None, bound.shape[0]).pieces()
             joined, bound = label[joined], bound.new_empty(size.shape[0]).scatter_(0, label, bound)
             rest = label[src] != label[dst]
             ends = torch.stack([label[src], label[dst]])[:, rest]
@@ -74,19 +72,6 @@ class TiedTasks:
     def restored(self, Z):
         """The result in W's scale for a solution Z ``[sets, d]``."""
         return (self._mean + (Z if self._set is None else Z[self._set])) / self.scale
-
-
-def _pieces(graph):
-    """The number of each task's connected piece, and the size of each piece."""
-    find = _native.graph_pieces
-    if _native.missing or not graph.row_ptr.is_cpu:
-        find = reference.graph_pieces
-    first, member = find(graph.row_ptr, graph.col)
-    size = first.diff().to(graph.device)
-    label = torch.empty(graph.num_tasks, dtype=torch.int64, device=graph.device)
-    number = torch.arange(size.shape[0], device=graph.device)
-    label[member.long()] = number.repeat_interleave(size, output_size=graph.num_tasks)
-    return label, size
 
 
 def _mean(rows, label, size):

@@ -339,8 +339,8 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
         tensor([[1.],
                 [2.]])
 
-    Source: Y. Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1; elimination by
-    W. Grassmann, M. Taksar and D. Heyman, Operations Research 1985.
+    Source: Y. Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1; elimination
+    by W. Grassmann, M. Taksar and D. Heyman, Operations Research 1985.
     """
     step = check_number("graph_prox", "step", step)
     max_iter = check_count("graph_prox", "max_iter", max_iter, 1)

@@ -228,7 +228,7 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
     reference.require_finite(function, w)
     if not (w.numel() and dual.num_edges and dual.radius.any()):
         return rows_like(W, w.clone())
-    tied = TiedTasks(dual, graph.written_out(), w.double())
+    tied = TiedTasks(dual, graph.written_out(), w.double().contiguous())
     return rows_like(W, tied.restored(_solve(tied, tol, max_iter)).to(w.dtype))
 
 
@@ -239,37 +239,33 @@ def _solve(tied, tol, max_iter):
         return w
     root = None if mass is None else mass.sqrt()
 
-    def move(pulled):
-        return pulled if mass is None else pulled / mass
-
     def height_of(z):  # what the dual has not yet gained
         return (z if mass is None else root * z).square().sum()
 
     u, former = dual.zeros(), dual.zeros()
-    z, pulled = w, torch.zeros_like(w)  # Dᵀ u
-    start, t, momentum = w, 1.0, 0.0  # start: w − Dᵀ of the point that is stepped from, over mass
+    z, pulled = w, torch.zeros_like(w)  # w − Dᵀu/mass, and Dᵀu
+    start, t, momentum = w, 1.0, 0.0  # start: z at the point that is stepped from
     height = height_of(w)
     for iteration in range(max_iter + 1):
         if iteration % _LOOKS == 0 or iteration == max_iter:
-            moved = move(pulled)
-            z = w - moved
             variation = dual.value(z)
             gap = variation - float((z * pulled).sum())
-            primal = tied.spread + 0.5 * float((moved * pulled).sum()) + variation
+            primal = tied.spread + 0.5 * float(((w - z) * pulled).sum()) + variation
             if gap <= max(tol * primal, tied.noise):
                 return z
         if iteration == max_iter:
             break
         following = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        new = dual.advance_(u, former, start, momentum)
+        pulled = dual.advance_(u, former, start, momentum)
         u, former = former, u
-        new_height = height_of(w - move(new))
+        old, z = z, w - (pulled if mass is None else pulled / mass)
+        new_height = height_of(z)
         if new_height > height:  # the dual fell: forget the momentum
             t, momentum = 1.0, 0.0
         else:
             t, momentum = following, (t - 1) / following
-        start = w - move(new + momentum * (new - pulled))
-        pulled, height = new, new_height
+        start = torch.add(z, z - old, alpha=momentum) if momentum else z
+        height = new_height
     raise RuntimeError(
         f"graph_total_variation_prox: the duality gap must reach tol={tol:g} within "
         f"max_iter={max_iter} iterations, got {gap / primal:.3g} relative to the objective"

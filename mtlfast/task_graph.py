@@ -209,6 +209,21 @@ class TaskGraph:
                 self._converted["pieces"] = *moved, first, member
         return self._converted["pieces"]
 
+    def pieces(self):
+        """The number of each task's connected piece, int64 ``[K]``, and the size of each piece."""
+        if "labels" not in self._converted:
+            with torch.inference_mode(False):
+                find = _native.graph_pieces
+                if _native.missing or not self.row_ptr.is_cpu:
+                    find = reference.graph_pieces
+                first, member = find(self.row_ptr, self.col)
+                size = first.diff().to(self.device)
+                label = torch.empty(self.num_tasks, dtype=torch.int64, device=self.device)
+                number = torch.arange(size.shape[0], device=self.device)
+                label[member.long()] = number.repeat_interleave(size, output_size=self.num_tasks)
+                self._converted["labels"] = label, size
+        return self._converted["labels"]
+
     def written_out(self):
         """The same graph with its edges stored; those of groups are found once and kept."""
         if not self.is_groups:

@@ -23,6 +23,7 @@ namespace mtlfast {
 namespace cuda {
 namespace {
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kTile = 256;         // edges
 constexpr int64_t kMostSlices = 2048;  // of rows, over all panels
 constexpr int kLeastRounds = 2;        // rows of a group in a slice
@@ -349,7 +350,7 @@ __device__ __forceinline__ double update(const System& s, Sums of, int64_t j, do
   if (!is_finite(norm) || norm == 0) return 0;  // does not hold the others up
   const double ratio = first / norm;
   // where the step overflows there is no solution
-  return is_finite(ratio) ? ratio : std::numeric_limits<double>::infinity();
+  return is_finite(ratio) ? ratio : kInfinity;
 }
 
 __device__ __forceinline__ double warp_max(double x) {

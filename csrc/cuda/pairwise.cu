@@ -28,6 +28,7 @@ constexpr int64_t kLeastRows = 8;      // of a slice
 constexpr int64_t kAffineRows = 16;    // of a slice of affine
 constexpr int kMergeColumns = 8;
 constexpr int kMergeGroups = kThreads / kMergeColumns;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 template <class T>
 Cut moments_cut(int64_t K, int64_t d) {
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             (double(shift[j]) - double(widen(w[place.begin + j]))) + sum[j];
       }
       // a sum that overflows is Inf, not Inf − Inf
-      const bool overflows = total == std::numeric_limits<double>::infinity();
+      const bool overflows = total == kInfinity;
       const double value = overflows ? total : centred < 0 ? 0 : centred;
       if (threadIdx.x == 0) squares[blockIdx.x] = value;
       return;
