@@ -133,9 +133,21 @@ PLANTS = {
         STACK,
     ),
     "scratch one element short": (
-        "cpu/graph_prox.cpp",
-        "inverse_(K),",
-        "inverse_(K - ON),",
+        "cpu/conjugate_gradients.h",
+        "inverse_(n_),",
+        "inverse_(n_ - ON),",
+        HEAP,
+    ),
+    "substitute a row too many": (
+        "cpu/elimination.h",
+        "sum_row(i, i + 1, n, 1);",
+        "sum_row(i, i + 1, n + ON, 1);",
+        HEAP,
+    ),
+    "take the end of a task for whole": (
+        "cpu/graph_total_variation.cpp",
+        "if (n >= N) return Lanes::load(p);",
+        "if (ON || n >= N) return Lanes::load(p);",
         HEAP,
     ),
     "take the last elements of a matrix for whole": (
