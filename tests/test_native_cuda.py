@@ -352,7 +352,7 @@ def random_csr(num_tasks, num_edges, weight=1.0):
         (chain(40, -1.0), 1.0, 50),
         (chain(90, -1.0), 1.0, 50),
         (chain(90, -0.2), 1.5, 50),
-        (random_csr(5000, 25000), 1e3, 2),
+        (random_csr(8000, 40000), 1e3, 2),
     ],
     ids=["small", "diagonal", "curvature", "slow"],
 )
