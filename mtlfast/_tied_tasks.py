@@ -40,9 +40,9 @@ class TiedTasks:
         bound = (0.5 * (size * of_piece).sqrt())[piece]
         self.dual, self.rows, self.mass, self.spread = dual, deviation, None, 0.0
         self._set = None
-        radius = (dual.radius * self.scale).clamp(max=2.0**1000)
-        dual.radius = radius
-        strong = radius > bound[dual.src]
+        if self.scale != 1:
+            dual.radius = dual.radius * self.scale
+        strong = dual.radius > bound[dual.src]
         if bool(strong.any()):
             self._tie(strong, bound)
             deviation = deviation - self.rows[self._set]
@@ -52,7 +52,8 @@ class TiedTasks:
         self.noise = 2.0**-50 * float(self.dual.radius.sum()) * longest
 
     def _tie(self, strong, bound):
-        src, dst, radius = self.dual.src, self.dual.dst, self.dual.radius
+        src, dst = self.dual.src, self.dual.dst
+        radius = self.dual.radius.clamp(max=2.0**1000)  # sums are finite
         joined = torch.arange(bound.shape[0], device=bound.device)
         while bool(strong.any()):
             edges = torch.stack([src[strong], dst[strong]])

@@ -240,7 +240,7 @@ def _solve(tied, tol, max_iter):
     root = None if mass is None else mass.sqrt()
 
     def height_of(z):  # what the dual has not yet gained
-        return (z if mass is None else root * z).square().sum()
+        return float(torch.linalg.vector_norm(z if mass is None else root * z))
 
     u, former = dual.zeros(), dual.zeros()
     z, pulled = w, torch.zeros_like(w)  # w − Dᵀu/mass, and Dᵀu
