@@ -87,13 +87,16 @@ def graph_total_variation(W, graph, *, reduction="sum"):
     Returns:
         A scalar: float64 for float64 W, else float32. Gradients have W's dtype. NaN and Inf in W
         propagate along edges. Distances of any size have their direction: the value scales with
-        W as far as its type goes, the gradient does not depend on W's scale.
+        W as far as its type goes, the gradient does not depend on W's scale. On CUDA one scale
+        serves all of W: rows nearer to each other than the largest entry by a factor of 10¹⁹ in
+        float32, 10¹⁵⁴ in float64, count as equal.
 
     Raises:
         TypeError, ValueError: as :func:`mtlfast.graph_reg`; weights that require grad.
 
-    Cost: one pass over the edges for value and gradient together; no temporary of size E on the
-    CPU. Deterministic: there the same bits for any number of threads and any CPU.
+    Cost: one pass over the edges for value and gradient together on the CPU, without a temporary of
+    size E; two passes and some numbers an edge on CUDA. Deterministic: on the CPU the same bits for
+    any number of threads and any CPU.
 
     Example:
         >>> import torch
