@@ -84,7 +84,7 @@ def run_rows(native, dtype, num_tasks, dim, shift):
         native.graph_value(few, row_ptr, col, weight, order, scale)
         native.dense_graph_value(few, a, scale)
         native.group_value(w, tight(ptr, shift), tight(groups, shift), scale)
-    run_edges(native, few, (row_ptr, col, weight), order, one)
+    run_edges(native, few, (row_ptr, col, weight), one)
     native.group_prox(w, tight(ptr, shift), tight(groups, shift), 0.1)
     native.edge_distance(few, src, dst)
     native.gram_dense(few, a.to(dtype), True)
@@ -95,9 +95,13 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.dense_distance(few)
 
 
-def run_edges(native, few, csr, order, one):
+def run_edges(native, few, csr, one):
     """What goes along the edges of a graph and is not a sum of squares."""
     native.graph_prox(few, *csr, None, None, 0.1, 1e-9, 1000)
+    if len(few) == 1:
+        return
+    few, csr = tight(few[:-1], 1), (tight(csr[0][:-1], 1), *csr[1:])  # W ends with a linked task
+    order = tight(native.graph_order(*csr[:2])[0], 1) if csr[1].numel() else None
     for scale in (None, one):
         native.graph_total_variation_value(few, *csr, None, scale)
         native.graph_total_variation_value(1e30 * few, *csr, order, scale)
