@@ -73,6 +73,12 @@ struct CpuKernels {
                     double pairs, double edges, double* value /*[1]*/,
                     void* grad /*[K, d] or null*/, double scale, Plus, int threads);
 
+  // value = ½ Σ_ij s_ij ‖w_i − w_j‖;  grad_i = scale·Σ_j s_ij (w_i − w_j)/‖w_i − w_j‖, plus nothing or
+  // what is there (Plus::out), left out when grad is null.
+  void (*graph_total_variation)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d,
+                                double* value /*[1]*/, void* grad /*[K, d] or null*/,
+                                double scale, Plus, int threads);
+
   // out[e] = ‖w_src[e] − w_dst[e]‖² in W's arithmetic type.
   void (*edge_distance)(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
                         const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*[E]*/,
@@ -123,12 +129,15 @@ struct CpuKernels {
                      const int64_t* member, int64_t G, int64_t d, double step,
                      void* out /*[K, d]*/, int threads);
 
-  // X with (I + 4·step·L) X = W by conjugate gradients in double, all columns at once; L the
-  // Laplacian of (A + Aᵀ)/2, weight in double.  status = (iterations, 1 when a direction of negative
-  // curvature was met), residual = max over columns of ‖w − (I + 4·step·L)x‖ / ‖w‖.
-  void (*graph_prox)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, double step,
-                     double tol, int64_t max_iter, void* out /*[K, d]*/, int64_t* status /*[2]*/,
-                     double* residual /*[1]*/, int threads);
+  // X with (I + 4·step·L) X = W, in double, L the Laplacian of (A + Aᵀ)/2. The rows of the graph are
+  // those of `count` connected pieces, one after the other, piece p from first[p] on, and columns are
+  // numbered within a piece; weight is in double.  status = (iterations, 1 when the matrix is not
+  // positive definite), residual = what bounds the error where all weights are ≥ 0: max over pieces
+  // and columns of ‖w − (I + 4·step·L)x‖ / ‖w‖, or of the size of a last correction.
+  void (*graph_prox)(DType, const void* w /*[K, d]*/, Graph, const int64_t* first /*[count + 1]*/,
+                     int64_t count, int64_t d, double step, double tol, int64_t max_iter,
+                     void* out /*[K, d]*/, int64_t* status /*[2]*/, double* residual /*[1]*/,
+                     int threads);
 
   // former_e = the projection of v + length_e (w_i − w_j) on the ball of radius scale·radius_e, where
   // v = u_e + momentum (u_e − former_e), and out = Dᵀ former: (Dᵀ U)_i = Σ u_e that begin at i −

@@ -57,6 +57,7 @@ def _edge_structure(edge_index, num_tasks):
 _GRAPH = "Tensor row_ptr, Tensor col, Tensor weight"
 _ORDERED = f"{_GRAPH}, Tensor? order"
 _STRENGTHS = "float ridge, float pairs, float edges"
+_PIECES = f"{_GRAPH}, Tensor? first, Tensor? member"
 _GROUPS = "Tensor ptr, Tensor member"
 
 # schema → the shapes and dtypes of what it returns
@@ -80,6 +81,12 @@ _OPS = {
     f"quadratic_add_(Tensor(a!) out, Tensor w, {_ORDERED}, {_STRENGTHS}, float factor) -> Tensor": (
         lambda out, w, *args: _value(w)
     ),
+    f"graph_total_variation_value(Tensor w, {_ORDERED}, Tensor? scale) -> (Tensor, Tensor)": (
+        _value_and_grad
+    ),
+    f"graph_total_variation_add_(Tensor(a!) out, Tensor w, {_ORDERED}, float factor) -> Tensor": (
+        lambda out, w, *args: _value(w)
+    ),
     "dense_graph_value(Tensor w, Tensor a, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
     f"group_value(Tensor w, {_GROUPS}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
     "edge_distance(Tensor w, Tensor src, Tensor dst) -> Tensor": (
@@ -87,7 +94,7 @@ _OPS = {
     ),
     "dense_distance(Tensor w) -> Tensor": lambda w: _value(w, (w.shape[0], w.shape[0])),
     f"group_prox(Tensor w, {_GROUPS}, float step) -> Tensor": _like,
-    f"graph_prox(Tensor w, {_GRAPH}, float step, float tol, int max_iter) -> Tensor": _like,
+    f"graph_prox(Tensor w, {_PIECES}, float step, float tol, int max_iter) -> Tensor": _like,
     "edge_structure(Tensor edge_index, int num_tasks) -> (Tensor, Tensor, Tensor, Tensor)": (
         _edge_structure
     ),
@@ -241,6 +248,8 @@ graph_value = _callable("graph_value")
 graph_add_ = _callable("graph_add_")
 quadratic_value = _callable("quadratic_value")
 quadratic_add_ = _callable("quadratic_add_")
+graph_total_variation_value = _callable("graph_total_variation_value")
+graph_total_variation_add_ = _callable("graph_total_variation_add_")
 dense_graph_value = _callable("dense_graph_value")
 group_value = _callable("group_value")
 edge_distance = torch.ops.mtlfast.edge_distance.default

@@ -292,8 +292,7 @@ class _GraphProx(torch.autograd.Function):
 def _prox(w, graph, step, tol, max_iter):
     if graph.is_groups:
         return _ops.group_prox(w, graph.group_ptr, graph.member, step)
-    csr = (graph.row_ptr, graph.col, graph.weight_as(torch.float64))
-    return _ops.graph_prox(w, *csr, step, tol, max_iter)
+    return _ops.graph_prox(w, *graph.by_pieces(), step, tol, max_iter)
 
 
 def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
@@ -302,10 +301,15 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + step \sum_{i,j} A_{ij} \|z_i - z_j\|^2
               = (I + 4 \cdot step \cdot L)^{-1} W
 
-    with L the Laplacian of (A + Aᵀ)/2, solved by conjugate gradients preconditioned by the
-    diagonal, many columns at once, in float64. Every column ends with
-    ``‖w − (I + 4·step·L) z‖ ≤ tol·‖w‖``; since the matrix is ≥ I for A ≥ 0, that bounds the error
-    of z as well, before it is rounded once to W's dtype. ``TaskGraph.groups`` has a closed form.
+    with L the Laplacian of (A + Aᵀ)/2. Each connected piece is a system of its own, solved in
+    float64 for the deviation from its mean. Pieces of up to 64 tasks, and others where that costs
+    no more than some iterations, are eliminated without subtraction: right to rounding for any step
+    and any weights ≥ 0. The rest go by conjugate gradients preconditioned by the diagonal, many
+    columns at once. Every column ends with ``‖w − (I + 4·step·L) z‖ ≤ tol·‖w‖``; since the matrix
+    is ≥ I for A ≥ 0, that bounds the error of z as well, before it is rounded once to W's dtype.
+    Where rounding forbids such a residual, the error itself is solved for, and is ≤ tol·‖w‖. What
+    conjugate gradients do not reach, such as long chains and weights of very different size, is
+    eliminated after all unless that takes too much. ``TaskGraph.groups`` has a closed form.
 
     Args:
         W: as in :func:`graph_reg`.
@@ -322,11 +326,16 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     Raises:
         TypeError, ValueError: as :func:`graph_reg`; a ``step``, ``tol`` or ``max_iter`` out of
             range; weights that require grad; negative weights that make the matrix indefinite.
-        RuntimeError: ``tol`` was not reached in ``max_iter`` iterations.
+        RuntimeError: ``tol`` was not reached in ``max_iter`` iterations, in a piece that is too
+            large to be eliminated: some thousand tasks remain of it when those with few neighbours
+            are gone. In the cases known, its weights differ by many orders of magnitude.
 
-    Cost: one pass over the edges an iteration, five arrays ``[K, 32]`` of float64 or smaller; the
-    number of iterations grows with the square root of step times the largest degree. On CUDA it
-    waits for the device every few iterations.
+    Cost: the pieces are found once a graph. By iterations: one pass over the edges each, five
+    arrays ``[K, 32]`` of float64 or smaller; on long graphs their number grows with the square root
+    of step times the weights, on hubs and random graphs it stays about the same. By elimination:
+    n³/6 operations for a piece of n tasks, which are few for chains and trees; up to some seconds
+    and 128 MiB where iterations have failed. On CUDA it waits for the device every few iterations,
+    and what they do not reach is eliminated by the CPU.
     Deterministic: the same bits for any number of threads and any CPU.
 
     Example:
@@ -337,7 +346,8 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
         tensor([[1.],
                 [2.]])
 
-    Source: Y. Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1.
+    Source: Y. Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1; elimination
+    by W. Grassmann, M. Taksar and D. Heyman, Operations Research 1985.
     """
     step = check_number("graph_prox", "step", step)
     max_iter = check_count("graph_prox", "max_iter", max_iter, 1)
@@ -347,7 +357,7 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     tol = check_number("graph_prox", "tol", tol, positive=True)
     graph = prepare_task_graph("graph_prox", graph, w, detach=not torch.is_grad_enabled())
     if needs_reference(w):
-        rows = _reference_prox(w, graph, step)
+        rows = _reference_prox(w, graph, step, tol, max_iter)
     elif wants_grad(w):
         rows = _GraphProx.apply(w, graph, step, tol, max_iter)
     else:
@@ -355,11 +365,14 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     return rows_like(W, rows)
 
 
-def _reference_prox(w, graph, step):
+def _reference_prox(w, graph, step, tol, max_iter):
     if graph.is_groups:
         return reference.group_prox(w, graph.group_ptr, graph.member, step)
-    weight = graph.weight_as(real_dtype(w.dtype))
-    return reference.graph_prox_dense(w, graph.row_ptr, graph.col, weight, step)
+    # the inverse is a constant; its columns are right to tol each, their sum is right to tol then
+    unit = torch.eye(graph.num_tasks, dtype=torch.float64, device=graph.device)
+    tol = tol / max(graph.num_tasks, 1) ** 0.5
+    inverse = _ops.graph_prox(unit, *graph.by_pieces(), step, tol, max_iter)
+    return reference.graph_prox_dense(w, inverse)
 
 
 @torch.no_grad()

@@ -42,6 +42,7 @@ LAYERS = [
     {"nn"},
     {"_sums"},
     {"task_linear", *REGULARIZERS},
+    {"_tied_tasks"},
     {"_graph_forms", "_edge_dual"},
     {"task_graph", "_adjacency", "_neighbors"},
     {"_ops", "_config"},

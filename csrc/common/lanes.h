@@ -144,6 +144,7 @@ MTLFAST_INLINE void widen_lanes(F32 v, F64* out) {
   out[0] = __builtin_convertvector(half[0], F64);
   out[1] = __builtin_convertvector(half[1], F64);
 }
+MTLFAST_INLINE bool is_finite(double x) { return x - x == 0; }
 
 // Sum of the lanes in double, in lane order.
 template <class V>

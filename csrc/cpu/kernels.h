@@ -15,6 +15,7 @@ MTLFAST_DECLARE(pairwise_affine);
 MTLFAST_DECLARE(ridge);
 MTLFAST_DECLARE(graph_value);
 MTLFAST_DECLARE(quadratic);
+MTLFAST_DECLARE(graph_total_variation);
 MTLFAST_DECLARE(edge_distance);
 MTLFAST_DECLARE(dense_graph_value);
 MTLFAST_DECLARE(dense_distance);

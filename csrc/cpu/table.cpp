@@ -16,6 +16,7 @@ const CpuKernels table = {
     ridge,
     graph_value,
     quadratic,
+    graph_total_variation,
     edge_distance,
     dense_graph_value,
     dense_distance,
