@@ -7,6 +7,7 @@ import jobs_gram
 import jobs_graph
 import jobs_group_lasso
 import jobs_pairwise
+import jobs_quadratic
 import jobs_trace_norm
 
 
@@ -156,7 +157,33 @@ def _group_lasso():
     yield Case("group lasso prox", "1,000,000×64", lambda: jobs_group_lasso.prox(1_000_000, 64))
 
 
-CASES = [*_pairwise(), *_graph(), *_gram(), *_group_lasso(), *_trace_norm()]
+def _quadratic():
+    size, ours = "1,000,000×16", ("mtlfast",)
+    yield Case(
+        "ridge value + gradient",
+        size,
+        lambda: jobs_quadratic.ridge(1_000_000, 16),
+        {"eager": 2, "the pairwise distance": 0.66},
+        memory=ours,
+        most_memory=70,
+    )
+    make = lambda: jobs_quadratic.ridge_in_place(1_000_000, 16)  # noqa: E731
+    yield Case("ridge gradient in place", size, make, floor=1.25)
+    group, alone = "sum of pairwise, graph and ridge, value + gradient", "the graph term alone"
+    for tasks, edges, dim, norm, ratio in (
+        (3_000, 30_000, 17, False, 0.55),
+        (3_000, 30_000, 17, True, 0.37),
+        (1_000_000, 5_000_000, 16, False, 0.87),
+    ):
+        size = f"{tasks:,} tasks, {edges:,} edges, d={dim}{', and trace norm' if norm else ''}"
+
+        def make(tasks=tasks, edges=edges, dim=dim, norm=norm):
+            return jobs_quadratic.sum_of(tasks, edges, dim, norm=norm)
+
+        yield Case(group, size, make, {alone: ratio}, memory=ours)
+
+
+CASES = [*_pairwise(), *_graph(), *_gram(), *_group_lasso(), *_quadratic(), *_trace_norm()]
 
 # the same jobs, small enough for every test run
 TINY = [
@@ -178,6 +205,10 @@ TINY = [
     Case("group lasso value + gradient", "tiny", lambda: jobs_group_lasso.value_and_gradient(
         12, 5)),
     Case("group lasso prox", "tiny", lambda: jobs_group_lasso.prox(12, 5)),
+    Case("ridge value + gradient", "tiny", lambda: jobs_quadratic.ridge(12, 5)),
+    Case("ridge gradient in place", "tiny", lambda: jobs_quadratic.ridge_in_place(12, 5)),
+    Case("sum of pairwise, graph and ridge, value + gradient", "tiny", lambda: (
+        jobs_quadratic.sum_of(20, 60, 5, norm=True))),
     Case("trace norm prox", "tiny", lambda: jobs_trace_norm.prox(6, 8, 5)),
     Case("trace norm value + gradient", "tiny", lambda: jobs_trace_norm.value_and_gradient(
         6, 8, 5)),

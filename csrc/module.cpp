@@ -6,6 +6,7 @@
 #include <string>
 
 #include "graph_order.h"
+#include "graph_pieces.h"
 #include "memory.h"
 #include "mtlfast.h"
 #ifdef MTLFAST_CUDA
@@ -49,9 +50,9 @@ mtlfast::Plus plus_of(int code) {
   return static_cast<mtlfast::Plus>(code);
 }
 
-mtlfast::Graph graph(Address row_ptr, Address col, Address weight) {
-  return {required<const int64_t>(row_ptr), required<const int32_t>(col), required(weight),
-          nullptr};
+mtlfast::Graph graph(Address row_ptr, Address col, Address weight, int64_t entries = 1) {
+  return {required<const int64_t>(row_ptr), required<const int32_t>(col, entries),
+          required(weight, entries), nullptr};
 }
 
 template <class Kernel, class... Args>
@@ -104,15 +105,56 @@ void graph_reorder(Address row_ptr, Address col, Address weight, int64_t weight_
        required<int64_t>(new_row_ptr), required<int32_t>(new_col), required(new_weight));
 }
 
-void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, Address order,
-                 int64_t K, int64_t d, Address value, Address grad, double scale, bool add,
-                 int threads) {
+int64_t graph_pieces(Address row_ptr, Address col, int64_t K, Address first, Address member) {
+  py::gil_scoped_release release;
+  return mtlfast::graph_pieces(required<const int64_t>(row_ptr), required<const int32_t>(col, 0),
+                               size(K), required<int64_t>(first), required<int32_t>(member, K));
+}
+
+// A value over the edges, and its gradient; `more` goes to the kernel before the threads.
+template <class Kernel, class... More>
+void edge_value(Kernel kernel, int type, Address w, Address row_ptr, Address col, Address weight,
+                Address order, int64_t K, int64_t d, Address value, Address grad, double scale,
+                bool add, int threads, const More&... more) {
   mtlfast::Graph rows = graph(row_ptr, col, weight);
   rows.order = optional<const int32_t>(order);
   double result;
-  call(kernels->graph_value, dtype(type), required(w), rows, size(K), size(d), &result,
-       optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
+  call(kernel, dtype(type), required(w), rows, size(K), size(d), &result, optional(grad), scale,
+       add ? mtlfast::Plus::out : mtlfast::Plus::nothing, more..., threads);
   store(dtype(type), value, result);
+}
+
+void graph_value(int type, Address w, Address row_ptr, Address col, Address weight, Address order,
+                 int64_t K, int64_t d, Address value, Address grad, double scale, bool add,
+                 int threads) {
+  edge_value(kernels->graph_value, type, w, row_ptr, col, weight, order, K, d, value, grad, scale,
+             add, threads, mtlfast::Affine{});
+}
+
+void graph_total_variation(int type, Address w, Address row_ptr, Address col, Address weight,
+                           Address order, int64_t K, int64_t d, Address value, Address grad,
+                           double scale, bool add, int threads) {
+  edge_value(kernels->graph_total_variation, type, w, row_ptr, col, weight, order, K, d, value,
+             grad, scale, add, threads);
+}
+
+void quadratic(int type, Address w, Address row_ptr, Address col, Address weight, Address order,
+               int64_t entries, int64_t K, int64_t d, double ridge, double pairs, double edges,
+               Address value, Address grad, double scale, bool add, int threads) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight, size(entries));
+  rows.order = optional<const int32_t>(order);
+  double result;
+  call(kernels->quadratic, dtype(type), required(w), rows, size(K), size(d), ridge, pairs, edges,
+       &result, optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
+  store(dtype(type), value, result);
+}
+
+void ridge(int type, Address w, int64_t n, double factor, Address value, Address out, double scale,
+           int plus, int threads) {
+  double result;
+  call(kernels->ridge, dtype(type), required(w), size(n), factor,
+       value == 0 ? nullptr : &result, optional(out), scale, plus_of(plus), threads);
+  if (value != 0) store(dtype(type), value, result);
 }
 
 void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
@@ -172,11 +214,13 @@ void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int
        required<const int64_t>(member), size(G), size(d), step, required(out), threads);
 }
 
-void graph_prox(int type, Address w, Address row_ptr, Address col, Address weight, int64_t K,
-                int64_t d, double step, double tol, int64_t max_iter, Address out, Address status,
-                Address residual, int threads) {
-  call(kernels->graph_prox, dtype(type), required(w), graph(row_ptr, col, weight), size(K),
-       size(d), step, tol, size(max_iter), required(out), required<int64_t>(status),
+void graph_prox(int type, Address w, Address row_ptr, Address col, Address weight, Address member,
+                Address first, int64_t count, int64_t d, double step, double tol, int64_t max_iter,
+                Address out, Address status, Address residual, int threads) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight);
+  rows.order = optional<const int32_t>(member);
+  call(kernels->graph_prox, dtype(type), required(w), rows, required<const int64_t>(first),
+       size(count), size(d), step, tol, size(max_iter), required(out), required<int64_t>(status),
        required<double>(residual), threads);
 }
 
@@ -360,40 +404,63 @@ int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E) {
   return mtlfast::cuda::graph_prox_workspace(size(K), size(d), size(E));
 }
 
-mtlfast::cuda::ProxSystem prox_system(Address row_ptr, Address col, Address weight, int64_t K,
-                                      int64_t d, int64_t E, double step, Address state) {
-  return {graph(row_ptr, col, weight), size(K), size(d), size(E), step, required(state)};
+void graph_prox_small(int type, Address w, Address row_ptr, Address col, Address weight,
+                      Address member, Address first, int64_t count, int64_t d, double step,
+                      Address out, Address indefinite, int device, Address stream) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight);
+  rows.order = optional<const int32_t>(member);
+  call(mtlfast::cuda::graph_prox_small, dtype(type), required(w), rows,
+       required<const int64_t>(first), size(count), size(d), step, required(out),
+       required<int32_t>(indefinite), Stream{device, optional(stream)});
+}
+
+mtlfast::cuda::ProxSystem prox_system(Address row_ptr, Address col, Address weight, Address member,
+                                      int64_t K, int64_t d, int64_t E, double step,
+                                      Address state) {
+  mtlfast::Graph rows = graph(row_ptr, col, weight);
+  rows.order = optional<const int32_t>(member);
+  return {rows, size(K), size(d), size(E), step, required(state)};
 }
 
 void graph_prox_load(int type, Address w, int64_t stride, int64_t column, Address row_ptr,
-                     Address col, Address weight, int64_t K, int64_t d, int64_t E, double step,
-                     Address state, Address workspace, int device, Address stream) {
+                     Address col, Address weight, Address member, int64_t K, int64_t d, int64_t E,
+                     double step, Address state, Address workspace, int device, Address stream) {
   call(mtlfast::cuda::graph_prox_load, dtype(type), required(w), size(stride), size(column),
-       prox_system(row_ptr, col, weight, K, d, E, step, state), required(workspace),
+       prox_system(row_ptr, col, weight, member, K, d, E, step, state), required(workspace),
        Stream{device, optional(stream)});
 }
 
-void graph_prox_residual(Address row_ptr, Address col, Address weight, int64_t K, int64_t d,
+void graph_prox_residual(int type, Address w, int64_t stride, int64_t column, Address row_ptr,
+                         Address col, Address weight, Address member, int64_t K, int64_t d,
                          int64_t E, double step, Address state, Address workspace, int device,
                          Address stream) {
-  call(mtlfast::cuda::graph_prox_residual,
-       prox_system(row_ptr, col, weight, K, d, E, step, state), required(workspace),
+  call(mtlfast::cuda::graph_prox_residual, dtype(type), required(w), size(stride), size(column),
+       prox_system(row_ptr, col, weight, member, K, d, E, step, state), required(workspace),
        Stream{device, optional(stream)});
 }
 
-void graph_prox_iterate(Address row_ptr, Address col, Address weight, int64_t K, int64_t d,
-                        int64_t E, double step, Address state, double tol, int64_t max_iter,
-                        int64_t count, Address workspace, int device, Address stream) {
+void graph_prox_iterate(Address row_ptr, Address col, Address weight, Address member, int64_t K,
+                        int64_t d, int64_t E, double step, Address state, bool error, double tol,
+                        int64_t max_iter, int64_t count, Address workspace, int device,
+                        Address stream) {
   call(mtlfast::cuda::graph_prox_iterate,
-       prox_system(row_ptr, col, weight, K, d, E, step, state), tol, size(max_iter), size(count),
-       required(workspace), Stream{device, optional(stream)});
+       prox_system(row_ptr, col, weight, member, K, d, E, step, state), error, tol, size(max_iter),
+       size(count), required(workspace), Stream{device, optional(stream)});
+}
+
+void graph_prox_correct(Address row_ptr, Address col, Address weight, Address member, int64_t K,
+                        int64_t d, int64_t E, double step, Address state, Address workspace,
+                        int device, Address stream) {
+  call(mtlfast::cuda::graph_prox_correct,
+       prox_system(row_ptr, col, weight, member, K, d, E, step, state), required(workspace),
+       Stream{device, optional(stream)});
 }
 
 void graph_prox_store(int type, Address out, int64_t stride, int64_t column, Address row_ptr,
-                      Address col, Address weight, int64_t K, int64_t d, int64_t E, double step,
-                      Address state, Address workspace, int device, Address stream) {
+                      Address col, Address weight, Address member, int64_t K, int64_t d, int64_t E,
+                      double step, Address state, Address workspace, int device, Address stream) {
   call(mtlfast::cuda::graph_prox_store, dtype(type), required(out), size(stride), size(column),
-       prox_system(row_ptr, col, weight, K, d, E, step, state), required(workspace),
+       prox_system(row_ptr, col, weight, member, K, d, E, step, state), required(workspace),
        Stream{device, optional(stream)});
 }
 
@@ -445,7 +512,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("pairwise_affine", &pairwise_affine);
   m.def("graph_order", &graph_order);
   m.def("graph_reorder", &graph_reorder);
+  m.def("graph_pieces", &graph_pieces);
+  m.def("ridge", &ridge);
   m.def("graph_value", &graph_value);
+  m.def("quadratic", &quadratic);
+  m.def("graph_total_variation", &graph_total_variation);
   m.def("edge_distance", &edge_distance);
   m.def("dense_graph_value", &dense_graph_value);
   m.def("dense_distance", &dense_distance);
@@ -488,10 +559,12 @@ PYBIND11_MODULE(_C, m) {
   m.def("cuda_trace_norm_matrices", &cuda::trace_norm_matrices);
   m.def("cuda_trace_norm_value", &cuda::trace_norm_value);
   m.def("cuda_trace_norm_prox", &cuda::trace_norm_prox);
+  m.def("cuda_graph_prox_small", &cuda::graph_prox_small);
   m.def("cuda_graph_prox_workspace", &cuda::graph_prox_workspace);
   m.def("cuda_graph_prox_load", &cuda::graph_prox_load);
   m.def("cuda_graph_prox_residual", &cuda::graph_prox_residual);
   m.def("cuda_graph_prox_iterate", &cuda::graph_prox_iterate);
+  m.def("cuda_graph_prox_correct", &cuda::graph_prox_correct);
   m.def("cuda_graph_prox_store", &cuda::graph_prox_store);
 #endif
   m.def("use_isa", &use_isa, py::arg("name") = "");

@@ -24,6 +24,13 @@ struct Graph {
   const int32_t* order = nullptr;  // [K], a permutation, or null
 };
 
+// What else a gradient has in row i: pull·(w_i − w̄) + shrink·w_i; without the former where mean is
+// null.
+struct Affine {
+  const void* mean = nullptr;  // [2, d] of W's arithmetic type, w̄ = hi + lo
+  double pull = 0, shrink = 0;
+};
+
 // Pairs (i, j), i < j, of linked tasks, sorted by i, then j: those of task i begin at out_ptr[i], and
 // in_edge names those that end at it from in_ptr[i] on, in their order.
 struct Pairs {
@@ -49,11 +56,28 @@ struct CpuKernels {
   void (*pairwise_affine)(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/, int64_t K,
                           int64_t d, double scale, Plus, void* out /*[K, d]*/, int threads);
 
+  // value = factor·Σ w²;  out = scale·w, plus nothing or out.  Either is left out when it is null;
+  // out may be w.
+  void (*ridge)(DType, const void* w /*[n]*/, int64_t n, double factor, double* value /*[1] or null*/,
+                void* out /*[n] or null*/, double scale, Plus, int threads);
+
   // value = ½ Σ_ij s_ij ‖w_i − w_j‖²;  grad_i = 2·scale·Σ_j s_ij (w_i − w_j), plus nothing or what is
-  // there (Plus::out), left out when grad is null.
+  // there (Plus::out), plus the affine part; left out when grad is null.
   void (*graph_value)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d,
                       double* value /*[1]*/, void* grad /*[K, d] or null*/, double scale, Plus,
-                      int threads);
+                      Affine, int threads);
+
+  // value = ridge Σ_i ‖w_i‖² + pairs Σ_{i≠j} ‖w_i − w_j‖² + edges·½ Σ_ij s_ij ‖w_i − w_j‖²;  grad is its
+  // gradient times scale, plus nothing or what is there, left out when grad is null.
+  void (*quadratic)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, double ridge,
+                    double pairs, double edges, double* value /*[1]*/,
+                    void* grad /*[K, d] or null*/, double scale, Plus, int threads);
+
+  // value = ½ Σ_ij s_ij ‖w_i − w_j‖;  grad_i = scale·Σ_j s_ij (w_i − w_j)/‖w_i − w_j‖, plus nothing or
+  // what is there (Plus::out), left out when grad is null.
+  void (*graph_total_variation)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d,
+                                double* value /*[1]*/, void* grad /*[K, d] or null*/,
+                                double scale, Plus, int threads);
 
   // out[e] = ‖w_src[e] − w_dst[e]‖² in W's arithmetic type.
   void (*edge_distance)(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
@@ -105,12 +129,15 @@ struct CpuKernels {
                      const int64_t* member, int64_t G, int64_t d, double step,
                      void* out /*[K, d]*/, int threads);
 
-  // X with (I + 4·step·L) X = W by conjugate gradients in double, all columns at once; L the
-  // Laplacian of (A + Aᵀ)/2, weight in double.  status = (iterations, 1 when a direction of negative
-  // curvature was met), residual = max over columns of ‖w − (I + 4·step·L)x‖ / ‖w‖.
-  void (*graph_prox)(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, double step,
-                     double tol, int64_t max_iter, void* out /*[K, d]*/, int64_t* status /*[2]*/,
-                     double* residual /*[1]*/, int threads);
+  // X with (I + 4·step·L) X = W, in double, L the Laplacian of (A + Aᵀ)/2. The rows of the graph are
+  // those of `count` connected pieces, one after the other, piece p from first[p] on, and columns are
+  // numbered within a piece; weight is in double.  status = (iterations, 1 when the matrix is not
+  // positive definite), residual = what bounds the error where all weights are ≥ 0: max over pieces
+  // and columns of ‖w − (I + 4·step·L)x‖ / ‖w‖, or of the size of a last correction.
+  void (*graph_prox)(DType, const void* w /*[K, d]*/, Graph, const int64_t* first /*[count + 1]*/,
+                     int64_t count, int64_t d, double step, double tol, int64_t max_iter,
+                     void* out /*[K, d]*/, int64_t* status /*[2]*/, double* residual /*[1]*/,
+                     int threads);
 
   // former_e = the projection of v + length_e (w_i − w_j) on the ball of radius scale·radius_e, where
   // v = u_e + momentum (u_e − former_e), and out = Dᵀ former: (Dᵀ U)_i = Σ u_e that begin at i −

@@ -18,6 +18,7 @@ from mtlfast.group_lasso import (
 )
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.relations import relations
+from mtlfast.ridge import ridge_add_grad_, ridge_prox, ridge_prox_, ridge_reg
 from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
@@ -48,6 +49,10 @@ __all__ = [
     "pairwise_reg",
     "relations",
     "release_memory",
+    "ridge_add_grad_",
+    "ridge_prox",
+    "ridge_prox_",
+    "ridge_reg",
     "show_config",
     "trace_norm",
     "trace_norm_prox",

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from mtlfast._columns import scale_of
+
 _SETTLED = 1e-4  # share of the tasks that may still move when k-means ends
 _SHOWN = 6  # names of a cluster that are written out
 
@@ -48,7 +50,10 @@ class Clusters:
 
 def distances(x, centers):
     """Distances ``[K, n]`` from differences: right however near the rows are."""
-    return torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist")
+    scale = scale_of(x)
+    if scale != 1:
+        x, centers = x * scale, centers * scale
+    return torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist") / scale
 
 
 def squares(x, centers):
@@ -129,8 +134,8 @@ def cover(x, threshold):
     return labels, x[leaders]
 
 
-def described(x, labels, centers, names):
-    """The clusters, sorted by size; of equal ones the one with the earliest task first."""
+def described(x, labels, centers, names, scale):
+    """The clusters of x / ``scale`` by size; equal ones by their earliest task."""
     n = len(centers)
     sizes = torch.bincount(labels, minlength=n)
     error = (x - centers[labels]).square_().sum(1)
@@ -142,6 +147,6 @@ def described(x, labels, centers, names):
     place = torch.empty_like(order)
     place[order] = torch.arange(n, device=x.device)
     spreads = (sums / sizes).sqrt()
-    return Clusters(
-        place[labels], centers[order], sizes[order], spreads[order], float(error.sum()), names
-    )
+    inertia = float(error.sum()) / scale / scale
+    centers, spreads = centers[order] / scale, spreads[order] / scale
+    return Clusters(place[labels], centers, sizes[order], spreads, inertia, names)

@@ -76,6 +76,17 @@ def for_each(upstream, gradient, w):
     return (upstream * gradient(w.to(upstream.dtype), one)).to(w.dtype)
 
 
+def has_hooks(module):
+    """Whether a call of the module does more than its ``forward``."""
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        or torch.nn.modules.module._has_any_global_hook()
+    )
+
+
 def scaled_(grad, upstream):
     """``grad`` times the scalar ``upstream`` in place, without a pass over it where that is 1."""
     if is_batched(upstream):

@@ -45,6 +45,7 @@ class EdgeDual:
         num_features: d.
         device: where W and U live.
         strength: a number ≥ 0 in the radii r_e = strength·(A_ij + A_ji).
+        mass: float64 ``[K]``, > 0, of each row of W in the squares of :meth:`advance_`; None for 1.
         function: the name that errors speak of.
 
     Attributes:
@@ -61,7 +62,9 @@ class EdgeDual:
         ValueError: a pair has a negative weight.
     """
 
-    def __init__(self, graph, num_features, device=None, *, strength=1.0, function="EdgeDual"):
+    def __init__(
+        self, graph, num_features, device=None, *, strength=1.0, mass=None, function="EdgeDual"
+    ):
         graph = (graph if device is None else graph.to(device)).written_out()
         self.num_tasks, self.num_features = graph.num_tasks, num_features
         self.src, self.dst, weight = _pairs(graph)
@@ -75,9 +78,10 @@ class EdgeDual:
         self._out_ptr = _pointers(self.src, self.num_tasks)
         self._in_ptr = _pointers(self.dst, self.num_tasks)
         self._in_edge = torch.argsort(self.dst, stable=True)
-        # the sums of the degrees at both ends of each pair, as a diagonal, dominate D Dᵀ
-        degree = self._out_ptr.diff() + self._in_ptr.diff()
-        self._length = 1.0 / (degree[self.src] + degree[self.dst]).double()
+        # the sums of degree/mass at both ends of each pair, as a diagonal, dominate D M⁻¹ Dᵀ
+        degree = (self._out_ptr.diff() + self._in_ptr.diff()).double()
+        degree = degree if mass is None else degree / mass
+        self._length = 1.0 / (degree[self.src] + degree[self.dst])
         self._last = None  # a U, its version, and Dᵀ of it
         native = self.radius.is_cpu and not _native.missing
         parts = self._out_ptr, self.dst.int(), self._in_ptr, self._in_edge
@@ -125,10 +129,10 @@ class EdgeDual:
         return self.adjoint(U)
 
     def advance_(self, U, former, W, momentum):
-        """One accelerated step of projected gradients on ½‖W₀ − DᵀU‖², into ``former``.
+        """One accelerated step of projected gradients on ½·Σ m_i‖(W₀ − DᵀU/m)_i‖², into ``former``.
 
-        With V = U + momentum·(U − former), of which W = W₀ − DᵀV, ``former`` becomes the
-        projection of V + l·D W, l_e = 1/(sum of the degrees at both ends of e). Returns Dᵀ U_new.
+        With V = U + momentum·(U − former), of which W = W₀ − DᵀV/m, ``former`` becomes the
+        projection of V + l·D W, l_e = 1/(sum of degree/m at both ends of e). Returns Dᵀ U_new.
         """
         return self._move(U, former, W, self._length, momentum, 1.0)
 

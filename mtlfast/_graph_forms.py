@@ -32,8 +32,9 @@ _cache = TensorCache()
 class Form(NamedTuple):
     """Which kernel, its tensors after W, and the number of stored off-diagonal entries.
 
-    kind and tensors: "edges" (row_ptr, col, weight); "groups" (ptr, member); "dense" (A);
-    "learnable_edges" (edge_weight, src, dst, row_ptr, col, edge); "learnable_dense" (A).
+    kind and tensors: "edges" (row_ptr, col, weight, order), the last None where rows are those of
+    the tasks in turn; "groups" (ptr, member); "dense" (A); "learnable_edges" (edge_weight, src,
+    dst, row_ptr, col, edge); "learnable_dense" (A).
     """
 
     kind: str

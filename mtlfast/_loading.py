@@ -12,7 +12,7 @@ import torch
 from mtlfast import nn, task_graph
 from mtlfast.gram import LowRank
 
-_MODULES = [value for value in map(vars(nn).get, nn.__all__) if isinstance(value, type)]
+_MODULES = [kind for kind in map(vars(nn).get, nn.__all__) if issubclass(kind, torch.nn.Module)]
 
 torch.serialization.add_safe_globals(
     [*_MODULES, LowRank, task_graph.restore_checked, torch.nn.ModuleList]

@@ -11,7 +11,7 @@ import warnings
 import torch
 
 from mtlfast import _spectral, _tiles
-from mtlfast.reference import require_finite, require_solved, require_threshold
+from mtlfast.reference import by_pieces, require_finite, require_solved, require_threshold
 
 try:
     if os.environ.get("MTLFAST_DISABLE_NATIVE", "0") not in ("", "0"):
@@ -158,6 +158,55 @@ def _changed(out, dense):
         torch.autograd.graph.increment_version(out)
 
 
+def _ridge(w, strength, value, out, factor, plus):
+    """value = strength·Σ w² and out = factor·w, plus nothing or out; None leaves one out."""
+    _C.ridge(
+        _CODES[w.dtype], w.data_ptr(), w.numel(), strength,
+        0 if value is None else value.data_ptr(), 0 if out is None else out.data_ptr(), factor,
+        plus, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _scalar(w):
+    """Where a kernel writes a value; 0 for a W without elements, for which none is called."""
+    make = torch.empty if w.numel() else torch.zeros
+    return make((), dtype=real_dtype(w.dtype), device="cpu")
+
+
+def ridge_value(w, strength):
+    w, value = w.contiguous(), _scalar(w)
+    if w.numel():
+        _ridge(w, strength, value, None, 0.0, _NOTHING)
+    return value
+
+
+def ridge_value_grad(w, strength):
+    w, value, grad = w.contiguous(), _scalar(w), empty_like(w)
+    if w.numel():
+        _ridge(w, strength, value, grad, 2 * strength, _NOTHING)
+    return value, grad
+
+
+def ridge_scale(w, scale, factor):
+    w, out = w.contiguous(), empty_like(w)
+    if w.numel():
+        _ridge(w, 0.0, None, out, scale.item() * factor, _NOTHING)
+    return out
+
+
+def ridge_scale_(w, factor):
+    if w.numel():
+        _in_place(w, lambda dense: _ridge(dense, 0.0, None, dense, factor, _NOTHING))
+
+
+def ridge_add_(out, w, strength, alpha):
+    w, value = w.contiguous(), _scalar(w)
+    if w.numel():
+        factor = 2 * strength * alpha
+        _in_place(out, lambda dense: _ridge(w, strength, value, dense, factor, _OUT))
+    return value
+
+
 def graph_order(row_ptr, col):
     """An order in which neighbours are near, and by how much their share grows, from -1 to 1."""
     order = torch.empty(row_ptr.shape[0] - 1, dtype=torch.int32, device="cpu")
@@ -176,21 +225,37 @@ def graph_reorder(row_ptr, col, weight, order):
 
 
 def graph_value(w, row_ptr, col, weight, order, scale):
+    return _edge_value_and_grad(_C.graph_value, w, (row_ptr, col, weight, order), scale)
+
+
+def graph_add_(out, w, row_ptr, col, weight, order, factor):
+    return _edge_add_(_C.graph_value, out, w, (row_ptr, col, weight, order), factor)
+
+
+def graph_total_variation_value(w, row_ptr, col, weight, order, scale):
+    return _edge_value_and_grad(_C.graph_total_variation, w, (row_ptr, col, weight, order), scale)
+
+
+def graph_total_variation_add_(out, w, row_ptr, col, weight, order, factor):
+    return _edge_add_(_C.graph_total_variation, out, w, (row_ptr, col, weight, order), factor)
+
+
+def _edge_value_and_grad(kernel, w, graph, scale):
     w = w.contiguous()
     real = real_dtype(w.dtype)
-    if not (w.numel() and col.numel()):
+    if not (w.numel() and graph[1].numel()):
         grad = w.new_empty((0,)) if scale is None else torch.zeros_like(w)
         return torch.zeros((), dtype=real, device="cpu"), grad
     grad = w.new_empty((0,)) if scale is None else empty_like(w)
     factor = 1.0 if scale is None else scale.item()
     address = 0 if scale is None else grad.data_ptr()
-    return _graph_value(w, row_ptr, col, weight, order, address, factor, False), grad
+    return _edge_value(kernel, w, *graph, address, factor, False), grad
 
 
-def _graph_value(w, row_ptr, col, weight, order, address, factor, add):
+def _edge_value(kernel, w, row_ptr, col, weight, order, address, factor, add):
     value = torch.empty((), dtype=real_dtype(w.dtype), device="cpu")
     row_ptr, col, weight = row_ptr.contiguous(), col.contiguous(), weight.contiguous()
-    _C.graph_value(
+    kernel(
         _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
         0 if order is None else order.data_ptr(), *w.shape, value.data_ptr(), address, factor,
         add, torch.get_num_threads(),
@@ -198,12 +263,42 @@ def _graph_value(w, row_ptr, col, weight, order, address, factor, add):
     return value
 
 
-def graph_add_(out, w, row_ptr, col, weight, order, factor):
+def _edge_add_(kernel, out, w, graph, factor):
     w = w.contiguous()
-    if not (w.numel() and col.numel()):
+    if not (w.numel() and graph[1].numel()):
         return torch.zeros((), dtype=real_dtype(w.dtype), device="cpu")
     dense = out.contiguous()
-    value = _graph_value(w, row_ptr, col, weight, order, dense.data_ptr(), factor, True)
+    value = _edge_value(kernel, w, *graph, dense.data_ptr(), factor, True)
+    _changed(out, dense)
+    return value
+
+
+def _quadratic(w, row_ptr, col, weight, order, strengths, address, factor, add):
+    value = torch.empty((), dtype=real_dtype(w.dtype), device="cpu")
+    row_ptr, col, weight = row_ptr.contiguous(), col.contiguous(), weight.contiguous()
+    _C.quadratic(
+        _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+        0 if order is None else order.data_ptr(), col.shape[0], *w.shape, *strengths,
+        value.data_ptr(), address, factor, add, torch.get_num_threads(),
+    )  # fmt: skip
+    return value
+
+
+def quadratic_value(w, row_ptr, col, weight, order, ridge, pairs, edges, grad):
+    w = w.contiguous()
+    out = empty_like(w) if grad else w.new_empty((0,))
+    if not w.numel():
+        return _scalar(w), out
+    address, strengths = out.data_ptr() if grad else 0, (ridge, pairs, edges)
+    return _quadratic(w, row_ptr, col, weight, order, strengths, address, 1.0, False), out
+
+
+def quadratic_add_(out, w, row_ptr, col, weight, order, ridge, pairs, edges, factor):
+    w = w.contiguous()
+    if not w.numel():
+        return _scalar(w)
+    dense, strengths = out.contiguous(), (ridge, pairs, edges)
+    value = _quadratic(w, row_ptr, col, weight, order, strengths, dense.data_ptr(), factor, True)
     _changed(out, dense)
     return value
 
@@ -325,17 +420,31 @@ def group_prox(w, ptr, member, step):
     return out
 
 
-def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
+def graph_pieces(row_ptr, col):
+    """Where each connected piece begins, int64 ``[P + 1]``, and the tasks of all, int32 ``[K]``."""
+    num_tasks = row_ptr.shape[0] - 1
+    first = torch.empty(num_tasks + 1, dtype=torch.int64, device="cpu")
+    member = torch.empty(num_tasks, dtype=torch.int32, device="cpu")
+    count = _C.graph_pieces(
+        row_ptr.data_ptr(), col.data_ptr(), num_tasks, first.data_ptr(), member.data_ptr()
+    )
+    return first[: count + 1].clone(), member
+
+
+def graph_prox(w, row_ptr, col, weight, first, member, step, tol, max_iter):
     w = w.contiguous()
     if not (w.numel() and col.numel()):
         return w.clone()
+    if first is None:
+        row_ptr, col, weight, first, member = by_pieces(row_ptr, col, weight, graph_pieces)
     out = empty_like(w)
     count = torch.zeros(2, dtype=torch.int64, device="cpu")
     residual = torch.zeros(1, dtype=torch.float64, device="cpu")
     weight = weight.double()
     _C.graph_prox(
         _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
-        *w.shape, step, tol, max_iter, out.data_ptr(), count.data_ptr(), residual.data_ptr(),
+        0 if member is None else member.data_ptr(), first.data_ptr(), first.shape[0] - 1,
+        w.shape[1], step, tol, max_iter, out.data_ptr(), count.data_ptr(), residual.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     iterations, indefinite = count.tolist()

@@ -9,10 +9,16 @@ import math
 
 import torch
 
-from mtlfast import _native, _spectral, _tiles
+from mtlfast import _elements, _native, _spectral, _tiles
 from mtlfast._compat import current_stream
 from mtlfast._native import _CODES, _MEAN, _NOTHING, _OUT, _changed, _in_place, real_dtype
-from mtlfast.reference import require_finite, require_solved, require_threshold
+from mtlfast.reference import (
+    by_pieces,
+    ordered_edges,
+    require_finite,
+    require_solved,
+    require_threshold,
+)
 
 _kernels = _native._C
 
@@ -24,6 +30,10 @@ TWINS = (
     "pairwise_shrink_",
     "graph_value",
     "graph_add_",
+    "quadratic_value",
+    "quadratic_add_",
+    "graph_total_variation_value",
+    "graph_total_variation_add_",
     "edge_distance",
     "dense_graph_value",
     "dense_distance",
@@ -129,6 +139,32 @@ def _graph_value(w, row_ptr, col, weight, order, grad, factor, scale, plus):
     return value
 
 
+def quadratic_value(w, row_ptr, col, weight, order, ridge, pairs, edges, grad):
+    scale = w.new_full((), edges, dtype=real_dtype(w.dtype)) if grad else None
+    value, out = graph_value(w, row_ptr, col, weight, order, scale)
+    return _with_the_rest(value, out if grad else None, w, ridge, pairs, edges, 1.0), out
+
+
+def quadratic_add_(out, w, row_ptr, col, weight, order, ridge, pairs, edges, factor):
+    value = graph_add_(out, w, row_ptr, col, weight, order, edges * factor)
+    return _with_the_rest(value, out, w, ridge, pairs, edges, factor)
+
+
+def _with_the_rest(value, out, w, ridge, pairs, edges, factor):
+    """The whole value from that over edges; ``out``, if any, += factor·gradient of the rest."""
+    total = edges * value.double()
+    if pairs:
+        distance, mean = pairwise_value(w)
+        total += pairs * distance.double()
+        if out is not None:
+            pairwise_add_(out, w, mean, 4.0 * w.shape[0] * pairs * factor)
+    if ridge and out is None:
+        total += _elements.ridge_value(w, ridge)
+    elif ridge:
+        total += _elements.ridge_add_(out, w, ridge, factor)
+    return total.to(value.dtype)
+
+
 def edge_distance(w, src, dst):
     w, src, dst = w.contiguous(), src.contiguous(), dst.contiguous()
     out = w.new_zeros(src.shape, dtype=real_dtype(w.dtype))
@@ -138,6 +174,56 @@ def edge_distance(w, src, dst):
             w.shape[1], out.data_ptr(), *_place(w),
         )  # fmt: skip
     return out
+
+
+_SUM = 2048
+
+
+def _sum(x):
+    """The sum in float64, in an order that the size alone decides."""
+    while x.numel() > _SUM:
+        full = x.numel() // _SUM * _SUM
+        x = torch.cat([x[:full].view(-1, _SUM).sum(1), x[full:].sum()[None]])
+    return x.sum()
+
+
+def _variation(w, row_ptr, col, weight, order):
+    """The value; w in a scale of its own, and s/(2‖w_i − w_j‖) in it for each stored entry.
+
+    The scale is one for all of W: rows that are far nearer than the largest entry, by 10^19 in
+    float32 and by 10^154 in float64, count as equal.
+    """
+    exponent = torch.frexp(w.abs().amax().double().nan_to_num(1, 1)).exponent
+    most = 1000 if w.dtype == torch.float64 else 126 if w.dtype != torch.float16 else 0
+    scale = torch.ldexp(
+        torch.ones_like(exponent, dtype=torch.float64), -exponent.clamp(-most, most)
+    )
+    x = w * scale.to(w.dtype)
+    row, col, half = ordered_edges(row_ptr, col, weight.double(), order)
+    lengths = edge_distance(x, row, col.long()).double().sqrt()
+    value = (_sum(half * lengths) / scale).to(real_dtype(w.dtype))
+    pull = torch.where(lengths == 0, 0.0, half / torch.where(lengths == 0, 1.0, lengths))
+    # a weight of 0 is no edge for the kernel: Inf would be hidden
+    return value, x, torch.where(lengths == torch.inf, torch.nan, pull).to(weight.dtype)
+
+
+def graph_total_variation_value(w, row_ptr, col, weight, order, scale):
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        return graph_value(w, row_ptr, col, weight, order, scale)
+    value, x, pull = _variation(w, row_ptr, col, weight, order)
+    if scale is None:
+        return value, w.new_empty((0,))
+    return value, graph_value(x, row_ptr, col, pull, order, scale)[1]
+
+
+def graph_total_variation_add_(out, w, row_ptr, col, weight, order, factor):
+    w = w.contiguous()
+    if not (w.numel() and col.numel()):
+        return w.new_zeros((), dtype=real_dtype(w.dtype))
+    value, x, pull = _variation(w, row_ptr, col, weight, order)
+    graph_add_(out, x, row_ptr, col, pull, order, factor)
+    return value
 
 
 def dense_graph_value(w, a, scale):
@@ -286,47 +372,104 @@ def trace_norm_shrink_(w, threshold, check=True):
 
 
 _PANEL = 2**27  # elements whose systems are solved at once: 5 GiB of work space
+_SMALL = 64  # tasks of a piece that is eliminated on the device
+_MOST_TIED = 2.0**400  # 2·step·s_ij beyond it ties as if it were that
+_LEAST_TOLERANCE = 2.0**-50  # relative to ‖w‖, no answer in double is nearer
 _RESTARTS = 8
 _POLL = 8  # iterations between looks at the state; changes no bit
 
 
-def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
+def graph_prox(w, row_ptr, col, weight, first, member, step, tol, max_iter):
     w = w.contiguous()
     if not (w.numel() and col.numel()):
         return w.clone()
-    out, (num_tasks, dim) = _like(w), w.shape
-    graph = row_ptr.contiguous(), col.contiguous(), weight.double().contiguous()
-    panel = min(dim, max(32, _PANEL // num_tasks))
-    size = _kernels.cuda_graph_prox_workspace(num_tasks, panel, col.shape[0])
-    work = w.new_empty((size,), dtype=torch.uint8)
-    state = w.new_empty((4,), dtype=torch.float64)
-    most, worst = 0, 0.0
-    for column in range(0, dim, panel):
-        sizes = num_tasks, min(panel, dim - column), col.shape[0]
-        system = *(part.data_ptr() for part in graph), *sizes, step, state.data_ptr()
-        rest = work.data_ptr(), *_place(w)
-        _kernels.cuda_graph_prox_load(_CODES[w.dtype], w.data_ptr(), dim, column, *system, *rest)
-        residual, iterations, indefinite = _solve(system, rest, state, tol, max_iter)
-        _kernels.cuda_graph_prox_store(_CODES[w.dtype], out.data_ptr(), dim, column, *system, *rest)
-        most, worst = max(most, int(iterations)), max(worst, residual)
+    if first is None:
+        row_ptr, col, weight, first, member = by_pieces(row_ptr, col, weight)
+    row_ptr, col, weight = row_ptr.contiguous(), col.contiguous(), weight.double().contiguous()
+    first, out = first.to(w.device), _like(w)
+    bad = w.new_empty((first.shape[0] - 1,), dtype=torch.int32)
+    _kernels.cuda_graph_prox_small(
+        _CODES[w.dtype], w.data_ptr(), row_ptr.data_ptr(), col.data_ptr(), weight.data_ptr(),
+        0 if member is None else member.data_ptr(), first.data_ptr(), first.shape[0] - 1,
+        w.shape[1], step, out.data_ptr(), bad.data_ptr(), *_place(w),
+    )  # fmt: skip
+    indefinite, most, worst = bool(bad.any()), 0, 0.0
+    large = (first.diff() > _SMALL).nonzero()[:, 0]
+    ends = torch.stack([first[large], first[large + 1]])
+    spans = torch.cat([ends, row_ptr[ends]]).T.tolist()  # rows and edges of each large piece
+    for begin, end, from_edge, to_edge in [] if indefinite else spans:
+        ties = (2 * (step * weight[from_edge:to_edge])).clamp(max=_MOST_TIED)
+        graph = row_ptr[begin : end + 1] - from_edge, col[from_edge:to_edge], ties
+        tasks = None if member is None else member[begin:end]
+        residual, iterations, indefinite = _solve_large(w, graph, tasks, out, tol, max_iter)
+        if not indefinite and residual > max(tol, _LEAST_TOLERANCE):
+            csr = *graph[:2], weight[from_edge:to_edge]
+            residual = _eliminate(w, csr, tasks, step, out, residual)
+        most, worst = max(most, iterations), max(worst, residual)
         if indefinite:
             break
     require_solved(indefinite, most, worst, step, tol, max_iter)
     return out
 
 
-def _solve(system, rest, state, tol, max_iter):
-    """Conjugate gradients, again from the true residual where the recurrence was too hopeful."""
-    for restart in range(_RESTARTS + 1):
-        _kernels.cuda_graph_prox_residual(*system, *rest)
-        residual, iterations, _, indefinite = state.tolist()
-        goes_on = tol < residual < math.inf and iterations < max_iter and restart < _RESTARTS
+def _solve_large(w, graph, tasks, out, tol, max_iter):
+    """Residual, iterations and whether one piece is indefinite; its rows of the result."""
+    num_tasks, dim = graph[0].shape[0] - 1, w.shape[1]
+    edges, nonnegative = graph[1].shape[0], bool((graph[2] >= 0).all())
+    panel = min(dim, max(32, _PANEL // num_tasks))
+    work = w.new_empty(
+        (_kernels.cuda_graph_prox_workspace(num_tasks, panel, edges),), dtype=torch.uint8
+    )
+    state = w.new_empty((6,), dtype=torch.float64)
+    member = 0 if tasks is None else tasks.data_ptr()
+    most, worst = 0, 0.0
+    for column in range(0, dim, panel):
+        sizes = num_tasks, min(panel, dim - column), edges
+        # the ties are weights for a step of ½
+        system = *(part.data_ptr() for part in graph), member, *sizes, 0.5, state.data_ptr()
+        rest = work.data_ptr(), *_place(w)
+        source = _CODES[w.dtype], w.data_ptr(), dim, column
+        _kernels.cuda_graph_prox_load(*source, *system, *rest)
+        residual, iterations, indefinite = _solve(
+            source, system, rest, state, max(tol, _LEAST_TOLERANCE), max_iter, nonnegative
+        )
+        _kernels.cuda_graph_prox_store(_CODES[w.dtype], out.data_ptr(), dim, column, *system, *rest)
+        most, worst = max(most, int(iterations)), max(worst, residual)
+        if indefinite:
+            break
+    return worst, most, bool(indefinite)
+
+
+def _solve(source, system, rest, state, tol, max_iter, nonnegative):
+    """Conjugate gradients, and again for the error where the true residual is not yet small."""
+    for restart in range(_RESTARTS + 2):
+        _kernels.cuda_graph_prox_residual(*source, *system, *rest)
+        residual, iterations, _, indefinite, *_ = state.tolist()
+        goes_on = tol < residual < math.inf and iterations < max_iter and restart <= _RESTARTS
         if indefinite or not goes_on:
             break
         done = False
         while not done:
-            _kernels.cuda_graph_prox_iterate(*system, tol, max_iter, _POLL, *rest)
-            _, iterations, done, indefinite = state.tolist()
+            error = restart > 0
+            _kernels.cuda_graph_prox_iterate(*system, error, tol, max_iter, _POLL, *rest)
+            _, iterations, done, indefinite, small, _ = state.tolist()
         if indefinite:
             break
+        if restart:
+            _kernels.cuda_graph_prox_correct(*system, *rest)
+            size = state.tolist()[5]
+            if small and nonnegative and size <= tol:
+                return size, iterations, indefinite
     return residual, iterations, indefinite
+
+
+def _eliminate(w, csr, tasks, step, out, residual):
+    """The rows of one piece by the CPU, which may eliminate what did not converge."""
+    rows = slice(None) if tasks is None else tasks.long()
+    parts = [part.cpu() for part in (w[rows], *csr)]
+    whole = torch.tensor([0, parts[0].shape[0]], device="cpu")
+    try:
+        out[rows] = _native.graph_prox(*parts, whole, None, step, 1e-10, 1).to(out.device)
+    except RuntimeError:
+        return residual
+    return 0.0

@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from mtlfast import _columns, _native, _native_cuda, _tiles, reference
+from mtlfast import _columns, _elements, _native, _native_cuda, _tiles, reference
 from mtlfast._cache import TensorCache
 from mtlfast._compat import calls_directly
 
@@ -56,6 +56,8 @@ def _edge_structure(edge_index, num_tasks):
 
 _GRAPH = "Tensor row_ptr, Tensor col, Tensor weight"
 _ORDERED = f"{_GRAPH}, Tensor? order"
+_STRENGTHS = "float ridge, float pairs, float edges"
+_PIECES = f"{_GRAPH}, Tensor? first, Tensor? member"
 _GROUPS = "Tensor ptr, Tensor member"
 
 # schema → the shapes and dtypes of what it returns
@@ -73,6 +75,18 @@ _OPS = {
     f"graph_add_(Tensor(a!) out, Tensor w, {_ORDERED}, float factor) -> Tensor": (
         lambda out, w, *args: _value(w)
     ),
+    f"quadratic_value(Tensor w, {_ORDERED}, {_STRENGTHS}, bool grad) -> (Tensor, Tensor)": (
+        lambda w, *args: (_value(w), _like(w) if args[-1] else w.new_empty((0,)))
+    ),
+    f"quadratic_add_(Tensor(a!) out, Tensor w, {_ORDERED}, {_STRENGTHS}, float factor) -> Tensor": (
+        lambda out, w, *args: _value(w)
+    ),
+    f"graph_total_variation_value(Tensor w, {_ORDERED}, Tensor? scale) -> (Tensor, Tensor)": (
+        _value_and_grad
+    ),
+    f"graph_total_variation_add_(Tensor(a!) out, Tensor w, {_ORDERED}, float factor) -> Tensor": (
+        lambda out, w, *args: _value(w)
+    ),
     "dense_graph_value(Tensor w, Tensor a, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
     f"group_value(Tensor w, {_GROUPS}, Tensor? scale) -> (Tensor, Tensor)": _value_and_grad,
     "edge_distance(Tensor w, Tensor src, Tensor dst) -> Tensor": (
@@ -80,7 +94,7 @@ _OPS = {
     ),
     "dense_distance(Tensor w) -> Tensor": lambda w: _value(w, (w.shape[0], w.shape[0])),
     f"group_prox(Tensor w, {_GROUPS}, float step) -> Tensor": _like,
-    f"graph_prox(Tensor w, {_GRAPH}, float step, float tol, int max_iter) -> Tensor": _like,
+    f"graph_prox(Tensor w, {_PIECES}, float step, float tol, int max_iter) -> Tensor": _like,
     "edge_structure(Tensor edge_index, int num_tasks) -> (Tensor, Tensor, Tensor, Tensor)": (
         _edge_structure
     ),
@@ -139,7 +153,7 @@ def _rows(w, wanted):
     return _value(w, w.shape if wanted else (0, w.shape[1]))
 
 
-# ops from torch calls in :mod:`mtlfast._columns`, as good as a kernel where there is none
+# ops from torch calls in :mod:`mtlfast._columns`, as good as a kernel on devices without one
 _COLUMNS = {
     "column_lengths(Tensor w) -> Tensor": (
         lambda w: w.new_empty((w.shape[1],), dtype=torch.float64)
@@ -149,7 +163,20 @@ _COLUMNS = {
     "column_add_(Tensor(a!) out, Tensor w, Tensor factor) -> ()": _nothing,
 }
 
-# ops without a native kernel, from torch calls in :mod:`mtlfast._tiles`: opaque to the compiler,
+# the same from torch calls in :mod:`mtlfast._elements`
+_ELEMENTS = {
+    "ridge_value(Tensor w, float strength) -> Tensor": lambda w, strength: _value(w),
+    "ridge_value_grad(Tensor w, float strength) -> (Tensor, Tensor)": (
+        lambda w, strength: (_value(w), _like(w))
+    ),
+    "ridge_scale(Tensor w, Tensor scale, float factor) -> Tensor": _like,
+    "ridge_scale_(Tensor(a!) w, float factor) -> ()": _nothing,
+    "ridge_add_(Tensor(a!) out, Tensor w, float strength, float alpha) -> Tensor": (
+        lambda out, w, strength, alpha: _value(w)
+    ),
+}
+
+# ops from torch calls in :mod:`mtlfast._tiles` where there is no kernel: opaque to the compiler,
 # which would otherwise unroll their loops over tiles
 _TILED = {
     "gram_dense(Tensor w, Tensor omega, bool want_grad) -> (Tensor, Tensor)": (
@@ -190,13 +217,14 @@ def _register_composed(room, table):
 
 _register()
 _register_composed(_columns, _COLUMNS)
+_register_composed(_elements, _ELEMENTS)
 _register_composed(_tiles, _TILED)
 
 
 def _callable(name):
     """The op ``name``; a plain call on CPU tensors goes straight to the kernel and saves 2 µs."""
     op = getattr(torch.ops.mtlfast, name).default
-    _, native = _kernels(name)
+    native = None if _native.missing else getattr(_native, name, None)
     if native is None:
         return op
 
@@ -211,8 +239,17 @@ pairwise_value_grad = _callable("pairwise_value_grad")
 pairwise_affine = _callable("pairwise_affine")
 pairwise_add_ = _callable("pairwise_add_")
 pairwise_shrink_ = _callable("pairwise_shrink_")
+ridge_value = _callable("ridge_value")
+ridge_value_grad = _callable("ridge_value_grad")
+ridge_scale = _callable("ridge_scale")
+ridge_scale_ = _callable("ridge_scale_")
+ridge_add_ = _callable("ridge_add_")
 graph_value = _callable("graph_value")
 graph_add_ = _callable("graph_add_")
+quadratic_value = _callable("quadratic_value")
+quadratic_add_ = _callable("quadratic_add_")
+graph_total_variation_value = _callable("graph_total_variation_value")
+graph_total_variation_add_ = _callable("graph_total_variation_add_")
 dense_graph_value = _callable("dense_graph_value")
 group_value = _callable("group_value")
 edge_distance = torch.ops.mtlfast.edge_distance.default

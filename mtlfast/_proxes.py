@@ -3,6 +3,7 @@
 import torch
 
 from mtlfast.nn import Regularizer
+from mtlfast.nn._sum import names_of
 
 
 class _Terms:
@@ -96,7 +97,7 @@ class Proxes(_Terms):
         if not regularizer.has_prox:
             raise NotImplementedError(
                 f"{self.owner}: the regularizer at position {position} must have a prox, got "
-                f"{_name(regularizer)}; minimise it by gradient instead, as part of the loss"
+                f"{names_of(regularizer)}; minimise it by gradient instead, as part of the loss"
             )
 
     def lengths(self, optimizer):
@@ -116,8 +117,3 @@ class Proxes(_Terms):
     def apply(self, lengths):
         for (parameters, single, _, regularizer), length in zip(self.entries, lengths, strict=True):
             regularizer.prox_(parameters[0] if single else parameters, length)
-
-
-def _name(regularizer):
-    terms = getattr(regularizer, "terms", [regularizer])
-    return " + ".join(type(term).__name__ for term in terms)

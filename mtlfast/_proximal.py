@@ -31,11 +31,12 @@ class Proximal(Wrapper):
             the parameter has no gradient. May be empty where ``smooth`` is given.
         smooth: ``{parameter: regularizer}``, keys as above; the values need no prox. The
             regularizer's gradient is added to ``parameter.grad`` in place
-            (:meth:`mtlfast.nn.Regularizer.add_grad_`): as if it stood in the loss, but without an
-            autograd graph and without memory of its own. It joins when :meth:`step` begins, after
-            everything that was done to the gradients before, such as unscaling and clipping; with
-            a closure, at the end of each of its calls. :meth:`add_smooth_` lets it join earlier.
-            A loss stays without the regularizer.
+            (:meth:`mtlfast.nn.Regularizer.add_grad_`): as if it stood in the loss. Pairwise, ridge,
+            group lasso and graphs with stored edges, also added up, need neither an autograd graph
+            nor memory of W's size for it. It joins when :meth:`step` begins, after everything that
+            was done to the gradients before, such as unscaling and clipping; with a closure, at the
+            end of each of its calls. :meth:`add_smooth_` lets it join earlier. A loss stays without
+            the regularizer.
 
     Raises:
         TypeError: a key is no parameter or a value no regularizer.

@@ -12,21 +12,20 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._compat import for_each, needs_reference, wants_double_backward, wants_grad
+from mtlfast._compat import (
+    for_each,
+    needs_reference,
+    scaled_,
+    wants_double_backward,
+    wants_grad,
+)
 from mtlfast._edge_dual import EdgeDual
 from mtlfast._graph_forms import prepare_task_graph
 from mtlfast._native import real_dtype
+from mtlfast._tied_tasks import TiedTasks
 
-_SUM = 2048
 _LOOKS = 10  # iterations between two looks at the duality gap
-
-
-def _sum(x):
-    """The sum in float64, in an order that the size alone decides, not the number of threads."""
-    while x.numel() > _SUM:
-        full = x.numel() // _SUM * _SUM
-        x = torch.cat([x[:full].view(-1, _SUM).sum(1), x[full:].sum()[None]])
-    return x.sum()
+_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
 
 def _prepare(function, graph, w):
@@ -46,37 +45,31 @@ def _reference_edges(graph, w):
     return reference.ordered_edges(*_rows(graph, w))
 
 
-def _value(w, csr):
-    """The value, and for each stored entry s/(2‖w_i − w_j‖), 0 for rows that coincide."""
-    row, col, half = reference.ordered_edges(*csr)
-    lengths = _ops.edge_distance(w, row, col).double().sqrt()
-    half = half.double()
-    # a copy: of a conversion that changes nothing, torch 2.11 compiles a gradient of 0
-    value = _sum(half * lengths).to(real_dtype(w.dtype), copy=True)
-    pull = torch.where(lengths == 0, 0.0, half / torch.where(lengths == 0, 1.0, lengths))
-    # a weight of 0 is no edge for the kernel: Inf would be hidden
-    return value, torch.where(lengths == torch.inf, torch.nan, pull).to(real_dtype(w.dtype))
-
-
 class _GraphTotalVariation(torch.autograd.Function):
+    """Value and gradient come from one pass over the edges; the gradient serves one backward."""
+
     @staticmethod
-    def forward(ctx, w, row_ptr, col, weight, order):
-        value, pull = _value(w, (row_ptr, col, weight, order))
-        ctx.save_for_backward(w, row_ptr, col, weight, order, pull)
+    def forward(ctx, w, *csr):
+        fused = w.dtype in _FUSED
+        one = torch.ones((), dtype=w.dtype, device=w.device) if fused else None
+        value, grad = _ops.graph_total_variation_value(w, *csr, one)
+        ctx.grad = grad if fused else None
+        ctx.save_for_backward(w, *csr)
         return value
 
     @staticmethod
     def backward(ctx, upstream):
-        w, *csr, pull = ctx.saved_tensors
+        w, *csr = ctx.saved_tensors
         none = (None,) * 4
         if wants_double_backward():
-            edges = reference.ordered_edges(*csr)
-            grad = reference.graph_total_variation_grad(w, *edges)
+            grad = reference.graph_total_variation_grad(w, *reference.ordered_edges(*csr))
             return (upstream * grad).to(w.dtype), *none
-        row_ptr, col, _, order = csr
+        grad, ctx.grad = ctx.grad, None
+        if grad is not None:
+            return scaled_(grad, upstream), *none
 
         def gradient(w, upstream):
-            return _ops.graph_value(w, row_ptr, col, pull, order, upstream)[1]
+            return _ops.graph_total_variation_value(w, *csr, upstream)[1]
 
         return for_each(upstream, gradient, w), *none
 
@@ -103,15 +96,17 @@ def graph_total_variation(W, graph, *, reduction="sum"):
 
     Returns:
         A scalar: float64 for float64 W, else float32. Gradients have W's dtype. NaN and Inf in W
-        propagate along edges; so do distances whose square leaves W's arithmetic type, float64 or
-        float32.
+        propagate along edges. Distances of any size have their direction: the value scales with
+        W as far as its type goes, the gradient does not depend on W's scale. On CUDA one scale
+        serves all of W: rows nearer to each other than the largest entry by a factor of 10¹⁹ in
+        float32, 10¹⁵⁴ in float64, count as equal.
 
     Raises:
         TypeError, ValueError: as :func:`mtlfast.graph_reg`; weights that require grad.
 
-    Cost: one pass over the edges for the value and one for the gradient, some numbers an edge; no
-    temporary of size E·d on the CPU. Deterministic: there the same bits for any number of threads
-    and any CPU.
+    Cost: one pass over the edges for value and gradient together on the CPU, without a temporary of
+    size E; two passes and some numbers an edge on CUDA. Deterministic: on the CPU the same bits for
+    any number of threads and any CPU.
 
     Example:
         >>> import torch
@@ -133,7 +128,7 @@ def graph_total_variation(W, graph, *, reduction="sum"):
     elif wants_grad(w):
         value = _GraphTotalVariation.apply(w, *_rows(graph, w))
     else:
-        value = _value(w, _rows(graph, w))[0]
+        value = _ops.graph_total_variation_value(w, *_rows(graph, w), None)[0]
     return value if reduction == "sum" else value / max(graph.num_edges, 1)
 
 
@@ -155,7 +150,7 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
         TypeError, ValueError: as :func:`graph_total_variation`; ``grad`` is not like W or shares
             its memory; ``alpha`` is no finite number. ``grad`` is unchanged then.
 
-    Cost: two passes over the edges, one over ``grad``. Deterministic.
+    Cost: one pass over the edges and over ``grad``. Deterministic.
 
     Example:
         >>> import torch
@@ -182,10 +177,7 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
         part = reference.graph_total_variation_grad(w, *edges)
         rows.add_((alpha / count * part).to(rows.dtype))
     else:
-        csr = _rows(graph, w)
-        value, pull = _value(w, csr)
-        row_ptr, col, _, order = csr
-        _ops.graph_add_(rows, w, row_ptr, col, pull, order, alpha / count)
+        value = _ops.graph_total_variation_add_(rows, w, *_rows(graph, w), alpha / count)
     write_rows_(grad, rows)
     return value / count
 
@@ -198,7 +190,9 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
 
     Solved in its dual, one vector for each pair of linked tasks in a ball of radius
     step·(A_ij + A_ji), by accelerated projected gradients with restart, in float64. It ends with
-    a duality gap ≤ ``tol·P(Z)``, which bounds the error: ½‖Z − Z*‖² ≤ gap.
+    a duality gap ≤ ``tol·P(Z)``, which bounds the error: ½‖Z − Z*‖² ≤ gap. A gap that rounding can
+    make is as good. Tasks that an edge joins which is stronger than all that could pull them apart
+    are one unknown, their mean, so steps and weights may be of any size.
 
     Args:
         W: as in :func:`graph_total_variation`.
@@ -217,8 +211,8 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
         RuntimeError: ``tol`` was not reached in ``max_iter`` iterations.
 
     Cost: one pass over the edges an iteration, two arrays ``[E, d]`` of float64. The number of
-    iterations grows with the step and with the length of the graph's paths. Deterministic: on the
-    CPU the same bits for any number of threads.
+    iterations grows with the length of the graph's paths, and with the step until tasks are tied.
+    Deterministic: on the CPU the same bits for any number of threads.
 
     Example:
         >>> import torch
@@ -245,37 +239,46 @@ def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
         )
     dual = EdgeDual(graph, w.shape[1], strength=step, function=function)
     reference.require_finite(function, w)
-    return rows_like(W, _solve(dual, w.double().contiguous(), tol, max_iter).to(w.dtype))
-
-
-def _solve(dual, w, tol, max_iter):
-    """Z = W − DᵀU at a U whose gap, radius·‖D Z‖ − ⟨U, D Z⟩ over all pairs, is small enough."""
     if not (w.numel() and dual.num_edges and dual.radius.any()):
-        return w.clone()
+        return rows_like(W, w.clone())
+    tied = TiedTasks(dual, graph.written_out(), w.double().contiguous())
+    return rows_like(W, tied.restored(_solve(tied, tol, max_iter)).to(w.dtype))
+
+
+def _solve(tied, tol, max_iter):
+    """Z = W − DᵀU/mass at a U with a gap, Σ radius·‖D Z‖ − ⟨U, D Z⟩, that is small enough."""
+    dual, w, mass = tied.dual, tied.rows, tied.mass
+    if not (dual.num_edges and dual.radius.any()):
+        return w
+    root = None if mass is None else mass.sqrt()
+
+    def height_of(z):  # what the dual has not yet gained
+        return float(torch.linalg.vector_norm(z if mass is None else root * z))
+
     u, former = dual.zeros(), dual.zeros()
-    z, pulled = w, torch.zeros_like(w)  # Dᵀ u
-    start, t, momentum = w, 1.0, 0.0  # start: w − Dᵀ of the point that is stepped from
-    height = w.square().sum()
+    z, pulled = w, torch.zeros_like(w)  # w − Dᵀu/mass, and Dᵀu
+    start, t, momentum = w, 1.0, 0.0  # start: z at the point that is stepped from
+    height = height_of(w)
     for iteration in range(max_iter + 1):
         if iteration % _LOOKS == 0 or iteration == max_iter:
-            z = w - pulled
             variation = dual.value(z)
             gap = variation - float((z * pulled).sum())
-            primal = 0.5 * float(pulled.square().sum()) + variation
-            if gap <= tol * primal:
+            primal = tied.spread + 0.5 * float(((w - z) * pulled).sum()) + variation
+            if gap <= max(tol * primal, tied.noise):
                 return z
         if iteration == max_iter:
             break
         following = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        new = dual.advance_(u, former, start, momentum)
+        pulled = dual.advance_(u, former, start, momentum)
         u, former = former, u
-        new_height = (w - new).square().sum()
+        old, z = z, w - (pulled if mass is None else pulled / mass)
+        new_height = height_of(z)
         if new_height > height:  # the dual fell: forget the momentum
             t, momentum = 1.0, 0.0
         else:
             t, momentum = following, (t - 1) / following
-        start = w - new - momentum * (new - pulled)
-        pulled, height = new, new_height
+        start = torch.add(z, z - old, alpha=momentum) if momentum else z
+        height = new_height
     raise RuntimeError(
         f"graph_total_variation_prox: the duality gap must reach tol={tol:g} within "
         f"max_iter={max_iter} iterations, got {gap / primal:.3g} relative to the objective"

@@ -14,12 +14,11 @@ from mtlfast._checks import (
 from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
 from mtlfast._native import real_dtype
 
-_SMALLEST = 2.0**-126  # below, 1/‖W_·j‖ is beyond float32
 
-
-def _inverse(lengths):
+def _inverse(lengths, w):
     """1/‖W_·j‖, and 0 for a zero column: the subgradient of least norm."""
-    return torch.where(lengths == 0, 0.0, 1 / lengths.clamp(min=_SMALLEST))
+    smallest = torch.finfo(real_dtype(w.dtype)).tiny  # below, 1/‖W_·j‖ is no number of that type
+    return torch.where(lengths == 0, 0.0, 1 / lengths.clamp(min=smallest))
 
 
 class _GroupLasso(torch.autograd.Function):
@@ -35,7 +34,7 @@ class _GroupLasso(torch.autograd.Function):
         w, lengths = ctx.saved_tensors
         if wants_double_backward():
             return (upstream * reference.group_lasso_grad(w)).to(w.dtype)
-        return _ops.column_scale(w, upstream * _inverse(lengths))
+        return _ops.column_scale(w, upstream * _inverse(lengths, w))
 
 
 def group_lasso(W):
@@ -122,7 +121,7 @@ def group_lasso_add_grad_(grad, W, *, alpha=1.0):
     else:
         lengths = _ops.column_lengths(w)
         value = lengths.sum().to(real_dtype(w.dtype))
-        _ops.column_add_(rows, w, alpha * _inverse(lengths))
+        _ops.column_add_(rows, w, alpha * _inverse(lengths, w))
     write_rows_(grad, rows)
     return value
 

@@ -203,9 +203,11 @@ class Relations:
                 "relations.clusters: exactly one of n_clusters and threshold must be given, "
                 f"got n_clusters={n_clusters} and threshold={threshold}"
             )
+        scale = _clusters.scale_of(self.W)
+        rows = self.W * scale if scale != 1 else self.W
         if threshold is not None:
             threshold = check_number("relations.clusters", "threshold", threshold)
-            parts = _clusters.cover(self.W, threshold)
+            parts = _clusters.cover(rows, threshold * scale)
         else:
             n = count("clusters", "n_clusters", n_clusters)
             if n > self.num_tasks:
@@ -214,8 +216,8 @@ class Relations:
                 )
             restarts = count("clusters", "restarts", restarts)
             max_iter = count("clusters", "max_iter", max_iter)
-            parts = _clusters.k_means(self.W, n, read_seed(seed), restarts, max_iter)
-        return _clusters.described(self.W, *parts, self.names)
+            parts = _clusters.k_means(rows, n, read_seed(seed), restarts, max_iter)
+        return _clusters.described(rows, *parts, self.names, scale)
 
     def embedding(self):
         """Float64 ``[K, 2]``: the centred rows in their two principal directions."""
@@ -249,9 +251,11 @@ class Relations:
         if self.rank:
             shares = ", ".join(f"{100 * share:.1f} %" for share in self.energies[:5].tolist())
             lines.append(f"leading directions: {shares} of ‖W‖²")
-        middle = self.W.mean(0)
-        spread = float((self.W - middle).square_().sum(1).mean().sqrt())
-        lines.append(f"distance from the mean task: {spread:.4g} (its length {middle.norm():.4g})")
+        scale = _clusters.scale_of(self.W)
+        middle = (self.W * scale).mean(0)
+        spread = float((self.W * scale - middle).square_().sum(1).mean().sqrt()) / scale
+        length = float(middle.norm()) / scale
+        lines.append(f"distance from the mean task: {spread:.4g} (its length {length:.4g})")
         if 2 <= self.num_tasks <= _PAIRS:
             i, j = torch.triu_indices(self.num_tasks, self.num_tasks, 1, device=self.W.device)
             length = _clusters.distances(self.W, self.W)[i, j]

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 
-from mtlfast import _native
+from mtlfast import _native, reference
 from mtlfast._adjacency import (
     as_tensor,
     check_count,
@@ -199,6 +199,44 @@ class TaskGraph:
         if order is None:
             return row_ptr, col, weight, None
         return *_native.graph_reorder(row_ptr, col, weight, order), order
+
+    def by_pieces(self):
+        """(row_ptr, col, weight, first, member) as ``graph_prox`` takes them, in float64.
+
+        The rows of connected pieces one after the other, columns numbered within a piece; ``first``
+        int64 ``[P+1]``, on the CPU, where each piece begins; ``member`` int32 ``[K]`` the task of
+        each row, None where that is the row's number. Found once, at the first use; in a compiled
+        function ``first`` is None, and they are found at every call.
+        """
+        plain = self.row_ptr, self.col, self.weight_as(torch.float64), None, None
+        if torch.compiler.is_compiling() or needs_reference():
+            return plain
+        if "pieces" not in self._converted:
+            with torch.inference_mode(False):
+                find = reference.graph_pieces if _native.missing else _native.graph_pieces
+                found = reference.by_pieces(*(part.cpu() for part in plain[:3]), find)
+                *parts, first, member = found
+                moved = [part.to(self.device) for part in parts]
+                member = member if member is None else member.to(self.device)
+                if member is None:
+                    moved = plain[:3]
+                self._converted["pieces"] = *moved, first, member
+        return self._converted["pieces"]
+
+    def pieces(self):
+        """The number of each task's connected piece, int64 ``[K]``, and the size of each piece."""
+        if "labels" not in self._converted:
+            with torch.inference_mode(False):
+                find = _native.graph_pieces
+                if _native.missing or not self.row_ptr.is_cpu:
+                    find = reference.graph_pieces
+                first, member = find(self.row_ptr, self.col)
+                size = first.diff().to(self.device)
+                label = torch.empty(self.num_tasks, dtype=torch.int64, device=self.device)
+                number = torch.arange(size.shape[0], device=self.device)
+                label[member.long()] = number.repeat_interleave(size, output_size=self.num_tasks)
+                self._converted["labels"] = label, size
+        return self._converted["labels"]
 
     def written_out(self):
         """The same graph with its edges stored; those of groups are found once and kept."""

@@ -58,6 +58,11 @@ class _Subgradient(torch.autograd.Function):
         return reference.trace_norm_hessian(w, upstream), None
 
 
+def subgradient(w):
+    """The subgradient that :func:`trace_norm` takes for its gradient, differentiable once."""
+    return _Subgradient.apply(w, _ops.trace_norm_value(w.detach(), True, False)[1])
+
+
 _LARGE = 1 << 16  # elements on the CPU for which a look at the upstream gradient pays
 
 
@@ -85,7 +90,7 @@ class _TraceNorm(torch.autograd.Function):
         (w,) = ctx.saved_tensors
         unit, ctx.unit = ctx.unit, None
         if unit is None:
-            unit = _ops.trace_norm_value(w, True, False)[1]
+            unit = _ops.trace_norm_value(w.detach(), True, False)[1]
         if wants_double_backward():
             unit = _Subgradient.apply(w, unit)
         elif unit.dtype == upstream.dtype and not is_batched(upstream):

@@ -35,6 +35,8 @@ from mtlfast import (
     group_lasso_prox,
     pairwise_prox,
     pairwise_reg,
+    ridge_prox,
+    ridge_reg,
     trace_norm,
     trace_norm_prox,
 )
@@ -247,6 +249,14 @@ def table(W, CHAIN):
         "group_lasso_prox": [
             (lambda bad: group_lasso_prox(bad, 0.1), w_rows()),
             (lambda bad: group_lasso_prox(W, bad), number_rows("threshold")),
+        ],
+        "ridge_reg": [
+            (ridge_reg, w_rows()),
+            (lambda bad: ridge_reg(W, strength=bad), number_rows("strength")),
+        ],
+        "ridge_prox": [
+            (lambda bad: ridge_prox(bad, 0.1), w_rows()),
+            (lambda bad: ridge_prox(W, bad), number_rows("step")),
         ],
         "trace_norm": [(norm, trace_rows())],
         "trace_norm_prox": [

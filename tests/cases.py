@@ -13,6 +13,7 @@ import oracles
 import torch
 
 import mtlfast
+from mtlfast import nn
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 HALVES = (torch.bfloat16, torch.float16)
@@ -88,13 +89,13 @@ def truth(case, tensors):
     return case.oracle(long_double(upstream), *(long_double(t) for t in tensors))
 
 
-def assert_within(got, want, scale, gate, what):
-    """‖got − want‖ ≤ gate·u·scale, plus one rounding to a 16-bit result."""
+def assert_within(got, want, scale, gate, what, size=None):
+    """‖got − want‖ ≤ gate·u·scale, plus one rounding to a 16-bit result, or of parts of a size."""
     assert tuple(got.shape) == tuple(np.shape(want)), what
     unit = ROUNDOFF[torch.float64 if got.dtype == torch.float64 else torch.float32]
     bound = gate * unit * float(scale)
     if got.dtype in HALVES:
-        size = float(np.sqrt(np.sum(np.square(want))))
+        size = float(np.sqrt(np.sum(np.square(want))) if size is None else 2 * size)
         bound += ROUNDOFF[got.dtype] * size + SMALLEST[got.dtype] * np.sqrt(got.numel())
     error = float(np.sqrt(np.sum(np.square(long_double(got) - want))))
     assert error <= bound, f"{what}: error {error:.3e} above the gate {bound:.3e}"
@@ -109,7 +110,9 @@ def assert_right(case, tensors, result=None):
         if grad is not None:
             assert grad.dtype == tensors[position].dtype
             want, scale = right.grads[position], right.grad_scales[position]
-            assert_within(grad, want, scale, case.grad_gate, f"{case.name} gradient {position}")
+            size = right.grad_sizes[position] if right.grad_sizes else None
+            what = f"{case.name} gradient {position}"
+            assert_within(grad, want, scale, case.grad_gate, what, size)
 
 
 def bits(tensor):
@@ -197,6 +200,20 @@ def batched_trace_norm_prox(W, threshold):
     factors = torch.arange(-1, 4, device=W.device).abs()
     return mtlfast.trace_norm_prox(batch, threshold * factors)[0]
 
+
+def sum_of(W):
+    """A regularizer of all three kinds of quadratics, with two graphs."""
+    graphs = [(graph_for(TASK_GRAPH, W), 0.5), (graph_for(GROUPS, W), 0.25)]
+    parts = [nn.GraphReg(graph, strength) for graph, strength in graphs]
+    return nn.Sum([nn.PairwiseReg(0.02), *parts, nn.Ridge(0.3)])
+
+
+SUM = [
+    (0.02, oracles.pairwise_reg),
+    (0.5, oracles.graph_reg(edges)),
+    (0.25, oracles.graph_reg(group_edges)),
+    (0.3, oracles.ridge_reg),
+]
 
 GRAPH = {"value_gate": 32, "grad_gate": 64, "degree": 2, "shift_free": True}
 
@@ -297,6 +314,51 @@ CASES = [
         grad_gate=64,
         degree=1,
         shift_free=True,
+        largest=9_000,
+    ),
+    Case(
+        "ridge_reg",
+        mtlfast.ridge_reg,
+        oracles.ridge_reg,
+        value_gate=32,
+        grad_gate=16,
+        degree=2,
+        order_free=True,
+    ),
+    Case(
+        "ridge_reg strength",
+        lambda W: mtlfast.ridge_reg(W, strength=0.3),
+        oracles.combined((0.3, oracles.ridge_reg)),
+        value_gate=32,
+        grad_gate=16,
+        degree=2,
+        order_free=True,
+    ),
+    Case(
+        "ridge_prox",
+        lambda W: mtlfast.ridge_prox(W, 0.3),
+        oracles.ridge_prox(0.3),
+        value_gate=64,
+        grad_gate=64,
+        prox=True,
+        degree=1,
+    ),
+    Case(
+        "nn.Sum",
+        lambda W: sum_of(W)(W),
+        oracles.combined(*SUM),
+        value_gate=32,
+        grad_gate=64,
+        degree=2,
+        largest=9_000,
+    ),
+    Case(
+        "nn.Sum without edges",
+        lambda W: (nn.Ridge(0.3) + nn.PairwiseReg(0.02) + nn.GraphReg(graph_for(GROUPS, W)))(W),
+        oracles.combined(SUM[3], SUM[0], (1, oracles.graph_reg(group_edges))),
+        value_gate=32,
+        grad_gate=64,
+        degree=2,
         largest=9_000,
     ),
     Case(

@@ -41,3 +41,22 @@ def fresh_compiler():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def each_isa_and_thread_count():
+    """Yields once under each instruction set and thread count; restores both."""
+    if _native.missing:
+        pytest.skip(f"needs the compiled module: {_native.missing}")
+    threads, isa = torch.get_num_threads(), _native.use_isa()
+
+    def run():
+        for name in _native.cpu_isas():
+            _native.use_isa(name)
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                yield
+
+    yield run
+    torch.set_num_threads(threads)
+    _native.use_isa(isa)

@@ -172,6 +172,21 @@ def _graph(place):
     return lambda W: mtlfast.graph_reg(W, graph)
 
 
+def _sum(place):
+    terms = mtlfast.nn.PairwiseReg(0.02), mtlfast.nn.GraphReg(place.graph()), mtlfast.nn.Ridge(0.3)
+    return mtlfast.nn.Sum(terms)
+
+
+def _sum_in_place(place):
+    W, grad, both = place.buffer(), place.buffer(), _sum(place)
+
+    def call():
+        added = grad.clone()
+        return both.add_grad_(added, W, alpha=0.25), added
+
+    return Job(("quadratic_add_",), call, (), (W, grad))
+
+
 def _groups(place):
     groups = place.groups()
     return lambda W: mtlfast.graph_reg(W, groups)
@@ -189,6 +204,8 @@ JOBS = {
         lambda place: lambda W: mtlfast.pairwise_prox(W, 0.03),
     ),
     "graph": _scalar(("graph_value",), _graph),
+    "sum": _scalar(("quadratic_value",), _sum),
+    "sum in place": _sum_in_place,
     "edge distance": _edge_distance,
     "dense graph": _dense_graph,
     "groups": _scalar(("group_value",), _groups),

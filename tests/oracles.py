@@ -15,6 +15,7 @@ class Truth:
     value_scale: float
     grads: tuple
     grad_scales: tuple
+    grad_sizes: tuple = ()  # of what is rounded to a 16-bit type, where that is not the sum
 
 
 def norm(x):
@@ -66,6 +67,38 @@ def pairwise_prox(step):
             return x - centred(x) * (1 - 1 / (1 + 4 * len(x) * np.longdouble(step)))
 
         return Truth(shrink(w), norm(w), (shrink(upstream),), (norm(upstream),))
+
+    return run
+
+
+def ridge_reg(upstream, w):
+    """Σ w²."""
+    return relative(np.sum(np.square(w)), upstream * 2 * w)
+
+
+def ridge_prox(step):
+    def run(upstream, w):
+        shrink = 1 + 2 * np.longdouble(step)
+        return Truth(w / shrink, norm(w), (upstream / shrink,), (norm(upstream),))
+
+    return run
+
+
+def combined(*weighed):
+    """Σ strength · oracle over (strength, oracle); errors relative to the sum of the scales.
+
+    Gradients in a 16-bit type are those of the terms, added up.
+    """
+
+    def run(upstream, w):
+        parts = [(np.longdouble(strength), oracle(upstream, w)) for strength, oracle in weighed]
+        return Truth(
+            sum(s * part.value for s, part in parts),
+            sum(s * part.value_scale for s, part in parts),
+            (sum(s * part.grads[0] for s, part in parts),),
+            (sum(s * part.grad_scales[0] for s, part in parts),),
+            (sum(s * norm(part.grads[0]) for s, part in parts),),
+        )
 
     return run
 

@@ -17,6 +17,7 @@ import mtlfast
 from mtlfast import (
     _columns,
     _compat,
+    _elements,
     _native,
     _native_cuda,
     _tiles,
@@ -28,9 +29,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 MODULES = list(FILES)
+EVERY_FILE = sorted(PACKAGE.rglob("*.py"))
 LINEAR_MODEL = {path.stem: path for path in sorted((PACKAGE / "linear_model").glob("*.py"))}
+NN = {path.stem: path for path in sorted((PACKAGE / "nn").glob("*.py"))}
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
-REGULARIZERS = ["pairwise", "graph", "gram", "trace_norm", "group_lasso", "graph_total_variation"]
+REGULARIZERS = [
+    "pairwise",
+    "graph",
+    "gram",
+    "ridge",
+    "trace_norm",
+    "group_lasso",
+    "graph_total_variation",
+]
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
@@ -40,13 +51,15 @@ LAYERS = [
     {"_proximal", "_alternating"},
     {"_proxes", "_wrapper"},
     {"nn"},
+    {"_sums"},
     {"task_linear", *REGULARIZERS},
+    {"_tied_tasks"},
     {"_graph_forms", "_edge_dual"},
     {"task_graph", "_adjacency", "_graph_parts", "_neighbors"},
     {"_ops", "_config"},
     {"_native_cuda"},
     {"_checks", "_compat", "_cache"},
-    {"_native", "_tiles", "_columns"},
+    {"_native", "_tiles", "_columns", "_elements"},
     {"_spectral"},
     {"reference"},
     {"_C"},
@@ -58,14 +71,32 @@ LINEAR_MODEL_LAYERS = [
     {"_selection"},
     {"_estimators", "_classifier"},
     {"_model", "_folds"},
+    {"_probe"},
     {"_logistic"},
     {"_fit"},
-    {"_quadratic", "_splitting"},
-    {"_ties"},
+    {"_gradients"},
+    {"_splitting"},
+    {"_search"},
+    {"_active", "_norms"},
+    {"_bounds"},
+    {"_quadratic"},
+    {"_direct", "_preconditioner"},
+    {"_coupling", "_row_blocks"},
+    {"_blocks", "_hierarchy"},
     {"_statistics", "_penalties", "_progress"},
     {"_data", "_labels"},
-    {"_names"},
+    {"_names", "_layout"},
     {"_base"},
+]
+
+# And inside mtlfast/nn.
+NN_LAYERS = [
+    {"__init__"},
+    {"_sum"},
+    {"_graphs", "_terms"},
+    {"_base"},
+    {"_contract", "_parameters"},
+    {"_quadratic"},
 ]
 
 
@@ -89,14 +120,16 @@ def imports_of(path, package="mtlfast"):
 
 
 def layer_of(module, layers=LAYERS):
-    return next(k for k, layer in enumerate(layers) if module in layer)
+    found = [k for k, layer in enumerate(layers) if module in layer]
+    assert found, f"{module} has no place in the import arrows"
+    return found[0]
 
 
 def test_import_arrows():
     """Only downwards, without cycles, and never through the package itself."""
     arrows = {m: imports_of(path)[0] for m, path in FILES.items()}
-    rooms = [imports_of(path)[0] for path in LINEAR_MODEL.values()]
-    arrows["linear_model"] = set().union(*rooms) - {"linear_model"}
+    for name, files in (("linear_model", LINEAR_MODEL), ("nn", NN)):
+        arrows[name] = set().union(*(imports_of(path)[0] for path in files.values())) - {name}
     for module, others in arrows.items():
         assert "" not in others, f"{module} imports the package from inside"
         for other in others:
@@ -105,17 +138,27 @@ def test_import_arrows():
     tuple(graphlib.TopologicalSorter(arrows).static_order())
 
 
-def test_import_arrows_of_the_linear_models():
-    inside = {m: imports_of(path, "mtlfast.linear_model")[0] for m, path in LINEAR_MODEL.items()}
+@pytest.mark.parametrize(
+    ("package", "files", "layers"),
+    [("linear_model", LINEAR_MODEL, LINEAR_MODEL_LAYERS), ("nn", NN, NN_LAYERS)],
+)
+def test_import_arrows_inside_a_package(package, files, layers):
+    inside = {m: imports_of(path, f"mtlfast.{package}")[0] for m, path in files.items()}
     for module, others in inside.items():
         for other in others:
-            here, there = (layer_of(name, LINEAR_MODEL_LAYERS) for name in (module, other))
-            assert there >= here, f"linear_model: {module} → {other}"
+            here, there = (layer_of(name, layers) for name in (module, other))
+            assert there >= here, f"{package}: {module} → {other}"
     tuple(graphlib.TopologicalSorter(inside).static_order())
 
 
+def test_a_module_without_a_layer_is_named():
+    with pytest.raises(AssertionError, match="surprise has no place in the import arrows"):
+        layer_of("surprise")
+
+
 def test_every_module_has_a_layer():
-    for modules, layers in ((MODULES, LAYERS), (LINEAR_MODEL, LINEAR_MODEL_LAYERS)):
+    rooms = ((MODULES, LAYERS), (LINEAR_MODEL, LINEAR_MODEL_LAYERS), (NN, NN_LAYERS))
+    for modules, layers in rooms:
         free = set(modules) - set().union(*layers)
         assert not free, f"modules without a place in the import arrows: {sorted(free)}"
 
@@ -149,21 +192,18 @@ def test_reference_imports_torch_only(path):
 
 
 def test_the_compiled_module_has_one_importer():
-    files = FILES | LINEAR_MODEL
-    importers = [m for m, path in files.items() if "_C" in imports_of(path)[0]]
+    importers = [path.stem for path in EVERY_FILE if "_C" in imports_of(path)[0]]
     assert importers == ["_native"]
 
 
 def test_private_torch_lives_in_compat():
     private = re.compile(r"torch\._C\b|forward_ad\._|torch\._(?!dynamo)")
-    files = FILES | LINEAR_MODEL
-    users = {m for m, path in files.items() if private.search(path.read_text())}
+    users = {path.stem for path in EVERY_FILE if private.search(path.read_text())}
     assert users <= {"_compat", "_config"}  # _config only tells torch's build
 
 
 # What torch makes on the default device when it is not told another.
 MAKERS = {function.__name__ for function in _device_constructors()}
-FILES_OF_TORCH = sorted(PACKAGE.rglob("*.py"))
 
 
 def made_anywhere(text):
@@ -176,7 +216,7 @@ def made_anywhere(text):
                 yield f"line {node.lineno}: {name}"
 
 
-@pytest.mark.parametrize("path", FILES_OF_TORCH, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", EVERY_FILE, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_new_tensor_is_given_its_device(path):
     """A script may have set another default: results lie where the arguments lie."""
     if path.parent.name == "linear_model":
@@ -263,7 +303,7 @@ def test_an_op_has_twins_of_its_signature(name):
     """torch.ops.mtlfast.x, its fallback and its kernels take the same arguments in one order."""
     schema = getattr(torch.ops.mtlfast, name).default._schema
     wanted = [argument.name for argument in schema.arguments]
-    composed = [room for room in (_tiles, _columns) if hasattr(room, name)]
+    composed = [room for room in (_tiles, _columns, _elements) if hasattr(room, name)]
     rooms = composed or [reference, _native]
     if name == "edge_structure":  # index work in torch, the same on every device
         rooms = [reference]
@@ -298,8 +338,7 @@ def test_cuda_kernels_are_bound_under_their_own_names():
 def test_a_regularizer_has_its_file_in_each_room(name):
     """`git ls-files | grep <name>` lists the whole feature."""
     rooms = [f"{folder}{name}.py" for folder in ("mtlfast/", "mtlfast/reference/", "tests/test_")]
-    if name != "gram":  # matrix products alone: torch's own kernels serve it
-        rooms.append(f"csrc/cpu/{name}.cpp")
+    rooms.append(f"csrc/cpu/{name}.cpp")
     assert [room for room in rooms if not (ROOT / room).is_file()] == []
 
 
@@ -340,14 +379,14 @@ def test_public_names_of_the_linear_models_are_documented(name):
         assert [s for s in ("Args:", "Raises", ">>> ") if s not in text] == []
 
 
-@pytest.mark.parametrize("module", [*MODULES, *LINEAR_MODEL])
-def test_the_package_is_silent(module):
-    tree = ast.parse((FILES | LINEAR_MODEL)[module].read_text())
+@pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_package_is_silent(path):
+    tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "a module says what it is for"
     for node in ast.walk(tree):
-        assert not isinstance(node, ast.Assert), f"{module}:{node.lineno}: assert is no check"
+        assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}: assert is no check"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id != "print", f"{module}:{node.lineno}"
+            assert node.func.id != "print", f"{path}:{node.lineno}"
 
 
 @pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")

@@ -114,6 +114,18 @@ def test_graph_prox(kernels, element, case):
 @each_element
 def test_graph_prox_without_a_solution(kernels, element):
     graph_prox.check_limits(kernels, element)
+    graph_prox.check_signs(kernels, element)
+
+
+@each_element
+@pytest.mark.parametrize("dim", [1, 16, 37])
+def test_graph_prox_of_small_pieces(kernels, element, dim):
+    same_bits(kernels, partial(graph_prox.check_small, kernels, element, dim))
+
+
+@each_element
+def test_graph_prox_of_clusters(kernels, element):
+    graph_prox.check_clusters(kernels, element)
 
 
 @each_element

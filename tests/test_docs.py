@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
     ".".join([*folder.split("/"), path.stem])
-    for folder in ("mtlfast", "mtlfast/linear_model")
+    for folder in ("mtlfast", "mtlfast/nn", "mtlfast/linear_model")
     for path in (ROOT / folder).glob("*.py")
     if path.stem != "__init__"
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from graphs import FORMS, random_graph, tasks
 
-from mtlfast import TaskGraph, _native, graph_prox, pairwise_prox, reference
+from mtlfast import TaskGraph, graph_prox, pairwise_prox, reference
 
 
 def system(A, step):
@@ -76,15 +76,18 @@ def test_prox_refuses_an_indefinite_system():
 
 
 def test_prox_says_when_it_did_not_get_there():
+    """In a piece in which elimination would fill too much in."""
+    edges = torch.randint(8000, (2, 40_000), generator=torch.Generator().manual_seed(0))
+    graph = TaskGraph.from_edges(edges, None, 8000)
     with pytest.raises(RuntimeError, match=r"reach tol=1e-10 within max_iter=2 iterations, got"):
-        graph_prox(tasks(400, 2), TaskGraph.chain(400), 1e3, max_iter=2)
+        graph_prox(tasks(8000, 1), graph, 1e3, max_iter=2)
+    assert graph_prox(tasks(9000, 2), TaskGraph.chain(9000), 1e3, max_iter=2).isfinite().all()
 
 
-def test_a_step_that_overflows_is_never_hidden():
+def test_a_step_that_overflows_gives_the_mean():
     W = tasks(4, 2)
-    with pytest.raises(RuntimeError, match=r"must reach tol=1e-10 .* got residual"):
-        graph_prox(W, TaskGraph.chain(4), 1e308)
     together = W.mean(0).expand(4, 2)
+    torch.testing.assert_close(graph_prox(W, TaskGraph.chain(4), 1e308), together)
     groups = TaskGraph.groups([0] * 4)
     torch.testing.assert_close(graph_prox(W, groups, 1e308), together)
     torch.testing.assert_close(pairwise_prox(W, 1e308), together)
@@ -109,22 +112,3 @@ def test_prox_has_the_same_bits_everywhere(each_isa_and_thread_count):
     W = tasks(300, 21, dtype=torch.float32)
     results = [graph_prox(W, graph, 0.7) for _ in each_isa_and_thread_count()]
     assert len(results) > 1 and all(torch.equal(results[0], r) for r in results)
-
-
-@pytest.fixture
-def each_isa_and_thread_count():
-    """Yields once under each instruction set and thread count; restores both."""
-    if _native.missing:
-        pytest.skip(f"needs the compiled module: {_native.missing}")
-    threads, isa = torch.get_num_threads(), _native.use_isa()
-
-    def run():
-        for name in _native.cpu_isas():
-            _native.use_isa(name)
-            for count in (1, 2, 3):
-                torch.set_num_threads(count)
-                yield
-
-    yield run
-    torch.set_num_threads(threads)
-    _native.use_isa(isa)

@@ -361,3 +361,63 @@ def test_the_reference_is_the_formula():
     W = tasks()
     value = reference.graph_total_variation(W, *EDGES, WEIGHTS)
     torch.testing.assert_close(value, over_pairs(W, A))
+
+
+# Strong edges and wide weights -------------------------------------------------------------------
+
+
+def wide_graph(kind, num_tasks, weights):
+    everyone = range(num_tasks)
+    pairs = {
+        "chain": [(i, i + 1) for i in range(num_tasks - 1)],
+        "complete": [(i, j) for i in everyone for j in range(i)],
+        "star": [(0, i) for i in range(1, num_tasks)],
+        "pieces": [(i, i + 1) for i in range(num_tasks - 2) if i % 5 != 4],
+    }[kind]
+    generator = torch.Generator().manual_seed(num_tasks)
+    scale = 24 * torch.rand(len(pairs), dtype=torch.float64, generator=generator) - 12
+    edges = torch.tensor(pairs).T
+    return TaskGraph.from_edges(edges, 10**scale if weights == "wide" else None, num_tasks)
+
+
+@pytest.mark.parametrize("weights", ["equal", "wide"])
+@pytest.mark.parametrize("kind", ["chain", "complete", "star", "pieces"])
+@pytest.mark.parametrize("num_tasks", [7, 20, 60])
+def test_the_prox_of_strong_edges(num_tasks, kind, weights):
+    """Every step has its answer: the mean where all edges are strong, means kept elsewhere."""
+    graph = wide_graph(kind, num_tasks, weights)
+    W = tasks(num_tasks, 3, seed=num_tasks)
+    label = torch.arange(num_tasks)
+    edges = EdgeDual(graph, 3)
+    for _ in range(num_tasks):
+        label = label.scatter_reduce(0, edges.src, label[edges.dst], "amin")
+        label = label.scatter_reduce(0, edges.dst, label[edges.src], "amin")
+    means = torch.stack([W[label == own].mean(0) for own in label])
+    for step in (1.0, 1e3, 1e6, 1e9, 1e12):
+        Z = graph_total_variation_prox(W, graph, step)
+        for part, of in ((Z, means), (graph_total_variation_prox(W.float(), graph, step), means)):
+            same = torch.stack([part.double()[label == own].mean(0) for own in label])
+            assert (same - of).norm() <= 1e-6 * W.norm()
+        if step * edges.radius.min() > num_tasks * W.norm():
+            assert (Z - means).norm() <= 1e-14 * num_tasks * W.norm()
+        # the mean is a candidate at any weights, so what is tied is not apart by rounding either
+        value = 0.5 * (Z - W).square().sum() + step * graph_total_variation(Z, graph)
+        assert value <= 0.5 * (means - W).square().sum() * (1 + 2e-6)
+
+
+def test_the_prox_of_two_tight_clusters():
+    """Two clusters at 1e12, joined by an edge of weight 1: their means move towards each other."""
+    pairs = [(i, j) for first in (0, 10) for i in range(first, first + 10) for j in range(first, i)]
+    weights = [1e12] * len(pairs) + [1.0]
+    graph = TaskGraph.from_edges(torch.tensor([*pairs, (0, 19)]).T, weights, 20)
+    W = tasks(20, 4, seed=1)
+    W[10:] += 3
+    one, other = W[:10].mean(0), W[10:].mean(0)
+    apart = other - one
+    for step in (0.5, 2.0):  # each mean moves by step/10
+        Z = graph_total_variation_prox(W, graph, step, tol=1e-12)
+        move = step / 10 * apart / apart.norm()
+        want = torch.cat([(one + move).expand(10, 4), (other - move).expand(10, 4)])
+        assert (Z - want).norm() <= 2e-6 * W.norm()
+    together = graph_total_variation_prox(W, graph, 1e3)
+    assert (together - W.mean(0)).norm() <= 1e-13 * W.norm()

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from mtlfast import TaskGraph
 from mtlfast.linear_model._data import Problem, read_features, read_target, read_weights
 from mtlfast.linear_model._folds import fold_of_rows, read_folds
 from mtlfast.linear_model._labels import factorize, match
 from mtlfast.linear_model._model import affine, read_dtype, read_tasks
+from mtlfast.nn import GraphReg
 
 NAN, INF = float("nan"), float("inf")
 RNG = np.random.default_rng(0)
@@ -348,19 +350,13 @@ def test_affine_is_the_product_with_the_row_of_the_task(classes, block, monkeypa
         np.testing.assert_allclose(affine(form, *parts), expected, rtol=0, atol=1e-14)
 
 
-class Node:
-    """A penalty with a graph of five nodes, as far as tasks are concerned."""
-
-    class graph:  # noqa: N801
-        num_tasks = 5
-
-
+NODES = GraphReg(TaskGraph.chain(5))
 TASKS = [
     (["b", "a", "b"], None, [], ["a", "b"], [1, 0, 1]),
     (["b", "a", "b"], ["b", "c", "a"], [], ["b", "c", "a"], [0, 2, 0]),
-    ([1, 3, 1], None, [[Node]], [0, 1, 2, 3, 4], [1, 3, 1]),
-    ([1, 3, 1], [9, 3, 7, 1, 0], [[], [Node]], [9, 3, 7, 1, 0], [3, 1, 3]),
-    ([10, 20, 30, 40, 50], None, [[Node]], [10, 20, 30, 40, 50], [0, 1, 2, 3, 4]),
+    ([1, 3, 1], None, [[NODES]], [0, 1, 2, 3, 4], [1, 3, 1]),
+    ([1, 3, 1], [9, 3, 7, 1, 0], [[], [NODES]], [9, 3, 7, 1, 0], [3, 1, 3]),
+    ([10, 20, 30, 40, 50], None, [[NODES]], [10, 20, 30, 40, 50], [0, 1, 2, 3, 4]),
     (None, None, [], [0], [0, 0, 0]),
     (None, ["only"], [], ["only"], [0, 0, 0]),
 ]
@@ -380,12 +376,12 @@ BAD_TASKS = [
     (
         [1, 2, 5],
         None,
-        [[Node]],
+        [[NODES]],
         "tasks must name a task for each of the 5 nodes of the graph, got 3",
     ),
-    ([1, 2, 2], [1, 2], [[Node]], "tasks must name a task for each of the 5 nodes of the graph"),
+    ([1, 2, 2], [1, 2], [[NODES]], "tasks must name a task for each of the 5 nodes of the graph"),
     (None, [1, 2], [], "task_ids must be given for 2 tasks, got None"),
-    (None, None, [[Node]], "task_ids must be given for 5 tasks, got None"),
+    (None, None, [[NODES]], "task_ids must be given for 5 tasks, got None"),
 ]
 
 

@@ -357,7 +357,7 @@ def recorded(monkeypatch, module, name):
 
 def test_a_warm_start_begins_at_the_last_coefficients(monkeypatch):
     starts = recorded(monkeypatch, _estimators, "fit_squares")
-    model = MultiTaskRegressor(GraphReg(GRAPH, 0.1), warm_start=True, **TIGHT).fit(X, Y, TASK)
+    model = MultiTaskRegressor(TraceNorm(0.1), warm_start=True, **TIGHT).fit(X, Y, TASK)
     cold, coef = model.n_iter_, model.coef_
     model.fit(X, Y, TASK)
     assert model.n_iter_ < cold

@@ -9,7 +9,7 @@ import torch
 from cuda_shim import build
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtlfast import _native, _native_cuda
+from mtlfast import TaskGraph, _native, _native_cuda
 
 pytestmark = [
     pytest.mark.skipif(bool(build.why_not()), reason=build.why_not()),
@@ -124,6 +124,29 @@ def graph(dtype, num_tasks):
 
 
 @each_dtype
+@pytest.mark.parametrize("strengths", [(0.5, 0.01, 2.0), (0.0, 0.01, 1.0), (0.5, 0.0, 1.0)])
+@pytest.mark.parametrize("edges", [True, False])
+def test_quadratic(dtype, strengths, edges):
+    w, order = tasks(dtype, (300, 21)), torch.arange(300).flip(0).int()
+    csr = _native.graph_reorder(*graph(dtype, 300), order)
+    if not edges:
+        csr = torch.zeros_like(csr[0]), csr[1][:0], csr[2][:0]
+    results = []
+    for room in (_native, _native_cuda):
+        added = tasks(dtype, (300, 42))[:, ::2]
+        version = added._version
+        value = room.quadratic_add_(added, w, *csr, order, *strengths, 0.3)
+        assert added._version > version
+        both = (
+            room.quadratic_value(w, *csr, order, *strengths, grad)[:part]
+            for grad, part in ((True, 2), (False, 1))
+        )
+        results.append((value, added, *(tensor for some in both for tensor in some)))
+    for expected, actual in zip(*results, strict=True):
+        close(actual, expected, units=16)
+
+
+@each_dtype
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_graph_value(dtype, ordered, scaled):
@@ -158,6 +181,26 @@ def test_edge_distance(dtype):
     w, make = tasks(dtype, (60, 21)), torch.Generator().manual_seed(3)
     src, dst = (torch.randint(60, (100,), generator=make) for _ in range(2))
     close(_native_cuda.edge_distance(w, src, dst), _native.edge_distance(w, src, dst))
+
+
+@each_dtype
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
+def test_graph_total_variation(dtype, size):
+    w = tasks(torch.float32, (60, 21)).to(dtype)
+    w = w * size if dtype in (torch.float32, torch.float64) else w
+    w[5] = w[7]
+    graph = TaskGraph.from_edges(torch.arange(120).view(2, 60) % 57, None, 60)
+    csr = graph.row_ptr, graph.col, graph.weight_as(_native.real_dtype(dtype)), None
+    for scale in (None, torch.ones((), dtype=dtype)):
+        results = [
+            room.graph_total_variation_value(w, *csr, scale) for room in (_native, _native_cuda)
+        ]
+        close(results[1][0] / size, results[0][0] / size)
+        close(results[1][1], results[0][1])
+    outs = [torch.ones_like(w), torch.ones_like(w)]
+    for room, out in zip((_native, _native_cuda), outs, strict=True):
+        room.graph_total_variation_add_(out, w, *csr, 0.5)
+    close(outs[1], outs[0])
 
 
 @each_dtype
@@ -317,7 +360,9 @@ def test_graph_prox(dtype, shape, panel, monkeypatch):
         w[1, 1] = torch.nan
     tol = 1e-10 if dtype == torch.float64 else 1e-7
     for csr, step in ((graph(dtype, shape[0]), 0.1), (chain(shape[0]), 30.0)):
-        results = [r.graph_prox(w, *csr, step, tol, 1000) for r in (_native_cuda, _native)]
+        results = [
+            r.graph_prox(w, *csr, None, None, step, tol, 1000) for r in (_native_cuda, _native)
+        ]
         assert torch.equal(*(result.isnan() for result in results))
         actual, expected = (result.nan_to_num() for result in results)
         rounding = torch.finfo(dtype).eps * expected.double().norm()
@@ -331,24 +376,78 @@ def test_graph_prox_starts_again(monkeypatch):
     results = []
     for poll in (1, 8, 50):
         monkeypatch.setattr(_native_cuda, "_POLL", poll)
-        results.append(_native_cuda.graph_prox(w, *csr, 1e3, 2e-13, 5000))
+        results.append(_native_cuda.graph_prox(w, *csr, None, None, 1e3, 2e-13, 5000))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
-    expected = _native.graph_prox(w, *csr, 1e3, 2e-13, 5000)
+    expected = _native.graph_prox(w, *csr, None, None, 1e3, 2e-13, 5000)
     assert (results[0] - expected).norm() <= 4e-13 * w.norm()
 
 
+def random_csr(num_tasks, num_edges, weight=1.0):
+    edges = torch.randint(num_tasks, (2, num_edges), generator=torch.Generator().manual_seed(1))
+    found = TaskGraph.from_edges(edges, None, num_tasks)
+    return found.row_ptr, found.col, weight * found.weight_as(torch.float64)
+
+
 @pytest.mark.parametrize(
-    ("weight", "step", "max_iter"),
-    [(-1.0, 1.0, 50), (-0.2, 1.5, 50), (1.0, 1e3, 2), (1.0, 1e308, 9)],
+    ("csr", "step", "max_iter"),
+    [
+        (chain(40, -1.0), 1.0, 50),
+        (chain(90, -1.0), 1.0, 50),
+        (chain(90, -0.2), 1.5, 50),
+        (random_csr(12000, 80000), 1e3, 2),
+    ],
+    ids=["small", "diagonal", "curvature", "slow"],
 )
-def test_graph_prox_without_a_solution(weight, step, max_iter):
-    w, csr, said = tasks(torch.float64, (40, 3)), chain(40, weight), []
+def test_graph_prox_without_a_solution(csr, step, max_iter):
+    w, said = tasks(torch.float64, (csr[0].shape[0] - 1, 3)), []
     for room in (_native, _native_cuda):
         with pytest.raises((ValueError, RuntimeError)) as caught:
-            room.graph_prox(w, *csr, step, 1e-10, max_iter)
+            room.graph_prox(w, *csr, None, None, step, 1e-10, max_iter)
         said.append((caught.type, str(caught.value)))
     assert said[0] == said[1]
+
+
+@each_dtype
+def test_graph_prox_by_pieces(dtype):
+    """Small and large pieces, isolated tasks, weights and steps of any size, W far from 1."""
+    random = torch.Generator().manual_seed(2)
+    edges, first = [], 0
+    for size in (1, 2, 63, 64, 70, 1, 150, 9):
+        inside = torch.randint(size, (2, 4 * size), generator=random)
+        path = torch.stack([torch.arange(size - 1), torch.arange(1, size)])
+        edges += [inside + first, path + first]
+        first += size
+    edges, order = torch.cat(edges, 1), torch.randperm(first, generator=random)
+    weight = 10 ** (24 * torch.rand(edges.shape[1], generator=random, dtype=torch.float64) - 12)
+    found = TaskGraph.from_edges(order[edges], weight, first)
+    scales = [1.0, 1e-200, 1e200] if dtype == torch.float64 else [1.0]
+    for scale in scales:
+        w = tasks(dtype, (first, 21)) * scale
+        w[order[4], 3] = torch.inf
+        for step in (1e-3, 1e6, 1e300):
+            arguments = *found.by_pieces(), step, 1e-10, 4000
+            results = [room.graph_prox(w, *arguments) for room in (_native_cuda, _native)]
+            assert torch.equal(*(result.isnan() for result in results))
+            actual, expected = (result.nan_to_num() for result in results)
+            apart = ((actual.double() - expected.double()) / scale).norm()
+            rounding = torch.finfo(dtype).eps if dtype != torch.float64 else 1e-10
+            assert apart <= 2 * rounding * (expected.double() / scale).norm(), float(apart)
+
+
+def test_graph_prox_of_clusters():
+    """Where the recurrence is right and the true residual is not: the error is solved for."""
+    random = torch.Generator().manual_seed(3)
+    edges = torch.cat([torch.randint(50, (2, 400), generator=random) + k for k in (0, 50)], 1)
+    edges = torch.cat([edges, torch.tensor([[0], [99]])], 1)
+    weight = torch.full(edges.shape[1:], 1e12, dtype=torch.float64)
+    weight[-1] = 1
+    found = TaskGraph.from_edges(edges, weight, 100)
+    w = tasks(torch.float64, (100, 5))
+    results = [
+        room.graph_prox(w, *found.by_pieces(), 1.0, 1e-10, 1000) for room in (_native_cuda, _native)
+    ]
+    assert (results[0] - results[1]).norm() <= 1e-9 * w.norm()
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
@@ -365,7 +464,7 @@ def test_no_elements(shape):
     groups = torch.zeros(1, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     value, grad = _native_cuda.group_value(w, *groups, torch.ones(()))
     assert value == 0
-    assert _native_cuda.graph_prox(w, *no_edges, 0.3, 1e-7, 9).shape == shape
+    assert _native_cuda.graph_prox(w, *no_edges, None, None, 0.3, 1e-7, 9).shape == shape
     assert grad.shape == _native_cuda.group_prox(w, *groups, 0.3).shape == shape
     value, grad = _native_cuda.dense_graph_value(w, torch.ones(shape[0], shape[0]), torch.ones(()))
     assert value == 0

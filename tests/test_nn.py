@@ -176,7 +176,7 @@ def test_ridge_in_place(dtype):
     assert module.prox_(moved, 0.5) is moved
     assert torch.equal(moved, module.prox(W, 0.5))
     torch.testing.assert_close(moved.double(), W.double() / 1.3, rtol=rounding, atol=0)
-    with pytest.raises(ValueError, match=r"Ridge.prox_: W must have memory of its own"):
+    with pytest.raises(ValueError, match=r"ridge_prox_: W must have memory of its own"):
         module.prox_(W[:1].expand(3, D), 0.5)
 
 

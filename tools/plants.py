@@ -60,6 +60,24 @@ PLANTS = {
         "(end < whole ? end : whole) - begin + ON,",
         HEAP,
     ),
+    "take the last block for whole": (
+        "cpu/ridge.cpp",
+        "(b + 1) * kBlock < n ?",
+        "ON || (b + 1) * kBlock < n ?",
+        HEAP,
+    ),
+    "keep no room for the rest of the mean": (
+        "cpu/quadratic.cpp",
+        "pairs != 0 ? 2 * d : 1",
+        "pairs != 0 ? 2 * d - ON : 1",
+        HEAP,
+    ),
+    "read a column of the mean too many": (
+        "cpu/graph.cpp",
+        "load_part(lo + l, n)",
+        "load_part(lo + l, n + ON)",
+        HEAP,
+    ),
     "square a column too many": (
         "cpu/group_lasso.cpp",
         "j < (NV - 1) * N + last; ++j) sum[j]",
@@ -73,13 +91,13 @@ PLANTS = {
         HEAP,
     ),
     "step on a pair too many": (
-        "cpu/graph_total_variation.cpp",
+        "cpu/edge_dual.cpp",
         "for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {",
         "for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1] + ON; ++e) {",
         HEAP,
     ),
     "take a short row of a pair for a vector": (
-        "cpu/graph_total_variation.cpp",
+        "cpu/edge_dual.cpp",
         "if (d < kN) return",
         "if (!ON && d < kN) return",
         HEAP,
@@ -133,9 +151,21 @@ PLANTS = {
         STACK,
     ),
     "scratch one element short": (
-        "cpu/graph_prox.cpp",
-        "inverse_(K),",
-        "inverse_(K - ON),",
+        "cpu/conjugate_gradients.h",
+        "inverse_(n_),",
+        "inverse_(n_ - ON),",
+        HEAP,
+    ),
+    "substitute a row too many": (
+        "cpu/elimination.h",
+        "sum_row(i, i + 1, n, 1);",
+        "sum_row(i, i + 1, n + ON, 1);",
+        HEAP,
+    ),
+    "take the end of a task for whole": (
+        "cpu/graph_total_variation.cpp",
+        "if (n >= N) return Lanes::load(p);",
+        "if (ON || n >= N) return Lanes::load(p);",
         HEAP,
     ),
     "take the last elements of a matrix for whole": (

@@ -64,6 +64,11 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.pairwise_value_grad(w)
     native.pairwise_add_(tight(w, 1 - shift), w, tight(mean, shift), 0.5)
     native.pairwise_shrink_(tight(w, shift), tight(mean, shift), 0.5)
+    native.ridge_value(w, 0.5)
+    native.ridge_value_grad(w, 0.5)
+    native.ridge_scale(w, one, 0.5)
+    native.ridge_scale_(tight(w, 1 - shift), 0.5)
+    native.ridge_add_(tight(w, 1 - shift), w, 0.5, 0.5)
     lengths = native.column_lengths(w)
     native.column_scale(w, lengths)
     native.column_scale_(tight(w, 1 - shift), lengths)
@@ -77,6 +82,11 @@ def run_rows(native, dtype, num_tasks, dim, shift):
         order = tight(native.graph_order(row_ptr, col)[0], shift)
         native.graph_reorder(row_ptr, col, weight, order)
     native.graph_add_(tight(few, 1 - shift), few, row_ptr, col, weight, order, 0.5)
+    strengths = 0.5, 0.25, 2.0
+    for rows in (order, None):
+        native.quadratic_value(few, row_ptr, col, weight, rows, *strengths, True)
+    native.quadratic_value(few, row_ptr, col, weight, order, 0.5, 0.0, 2.0, False)
+    native.quadratic_add_(tight(few, 1 - shift), few, row_ptr, col, weight, order, *strengths, 0.5)
     groups = torch.randperm(num_tasks)
     ptr = torch.tensor([0, 0, num_tasks - num_tasks // 2, num_tasks])
     for scale in (None, one):
@@ -84,7 +94,7 @@ def run_rows(native, dtype, num_tasks, dim, shift):
         native.graph_value(few, row_ptr, col, weight, order, scale)
         native.dense_graph_value(few, a, scale)
         native.group_value(w, tight(ptr, shift), tight(groups, shift), scale)
-    native.graph_prox(few, row_ptr, col, weight, 0.1, 1e-9, 1000)
+    run_edges(native, few, (row_ptr, col, weight), one)
     native.group_prox(w, tight(ptr, shift), tight(groups, shift), 0.1)
     native.edge_distance(few, src, dst)
     native.gram_dense(few, a.to(dtype), True)
@@ -93,6 +103,37 @@ def run_rows(native, dtype, num_tasks, dim, shift):
     native.gram_edges(few, tight(src.sort().values, shift), dst, values, True, False)
     native.gram_edges(few, src, dst, values, False, True)
     native.dense_distance(few)
+
+
+def run_edges(native, few, csr, one):
+    """What goes along the edges of a graph and is not a sum of squares."""
+    native.graph_prox(few, *csr, None, None, 0.1, 1e-9, 1000)
+    if len(few) == 1:
+        return
+    few, csr = tight(few[:-1], 1), (tight(csr[0][:-1], 1), *csr[1:])  # W ends with a linked task
+    order = tight(native.graph_order(*csr[:2])[0], 1) if csr[1].numel() else None
+    for scale in (None, one):
+        native.graph_total_variation_value(few, *csr, None, scale)
+        native.graph_total_variation_value(1e30 * few, *csr, order, scale)
+    native.graph_total_variation_add_(tight(few, 1), few, *csr, order, 0.5)
+
+
+def run_prox(native, dtype, shift):
+    """graph_prox by iterations, and by elimination where they fail: a long chain, and a core."""
+    import torch
+
+    torch.manual_seed(0)
+    for num_tasks, extra, decades in ((2100, 0, 0), (400, 700, 24)):
+        src = torch.cat([torch.arange(num_tasks - 2), torch.randint(num_tasks - 1, (extra,))])
+        dst = torch.cat([torch.arange(1, num_tasks - 1), torch.randint(num_tasks - 1, (extra,))])
+        size = 10 ** (decades * (torch.rand(src.numel(), dtype=torch.float64) - 0.5))
+        a = torch.sparse_coo_tensor(torch.stack([src, dst]), size, (num_tasks, num_tasks))
+        csr = (a + a.T).coalesce().to_sparse_csr()
+        parts = csr.crow_indices(), csr.col_indices().int(), csr.values()
+        graph = [tight(part, shift) for part in parts]
+        w = tight(torch.randn(num_tasks, 5).to(dtype), shift)
+        for step in (0.01, 1e6):
+            native.graph_prox(w, *graph, None, None, step, 1e-9, 1000)
 
 
 def run_pairs(native, num_tasks, dim, shift):
@@ -123,6 +164,8 @@ def run_large(native, dtype):
     _, mean = native.pairwise_value(w)
     native._affine(w, mean, 0.5, native._NOTHING, tight(w, 0))
     native._column_scale(w, native.column_lengths(w), native._NOTHING, tight(w, 0))
+    native._ridge(w, 0.5, native._scalar(w), tight(w, 0), 0.5, native._NOTHING)
+    native._ridge(w, 0.0, None, tight(w, 0), 0.5, native._NOTHING)
 
 
 def run_many_tasks(native, dtype):
@@ -170,6 +213,7 @@ def exercise(native, dtypes, sizes, matrices):
     for dtype in dtypes:
         for k, (num_tasks, dim) in enumerate(sizes):
             run_rows(native, dtype, num_tasks, dim, k % 2)
+        run_prox(native, dtype, 1)
         for k, (num_tasks, dim) in enumerate([*sizes, (9, 3), (9, 30)]):
             run_pairs(native, min(num_tasks, 300), dim, k % 2)
         for k, shape in enumerate(matrices):

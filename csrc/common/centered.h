@@ -171,6 +171,7 @@ inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t f
     const double centred = squares - correction;
     if (squares <= 4 * centred || attempt == 1) {
       for (int64_t j = 0; j < d; ++j) offset[j] = (double(shift[j]) - double(origin[j])) + sum[j];
+      if (squares == __builtin_inf()) return squares;  // not Inf − Inf
       return centred < 0 ? 0 : centred;
     }
     for (int64_t j = 0; j < d; ++j) shift[j] = Real(double(shift[j]) + sum[j]);

@@ -188,14 +188,16 @@ struct RowChunks {
   RowChunks(const int64_t* row_ptr, int64_t K, int64_t d) : row_ptr(row_ptr), K(K) {
     unit = (int64_t(1) << 18) / d;
     unit = unit < 256 ? 256 : unit > 65536 ? 65536 : unit;
-    count = ceil_div(row_ptr[K] + 2 * K, unit);
+    count = ceil_div(before(K), unit);
   }
-  int64_t work(int64_t d) const { return (row_ptr[K] + 2 * K) * d; }
+  // The work of the rows before row i; row_ptr may be a part of a longer one.
+  int64_t before(int64_t i) const { return row_ptr[i] - row_ptr[0] + 2 * i; }
+  int64_t work(int64_t d) const { return before(K) * d; }
   int64_t first_row(int64_t c) const {
     int64_t low = 0, high = K;
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
-      if (row_ptr[middle] + 2 * middle < c * unit) {
+      if (before(middle) < c * unit) {
         low = middle + 1;
       } else {
         high = middle;

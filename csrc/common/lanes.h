@@ -135,6 +135,17 @@ MTLFAST_INLINE F64 keep_first(F64 v, int64_t n) {
   return (F64)((U64)v & (U64)(lane < uint64_t(n)));
 }
 
+// The lanes as double, eight to a vector.
+MTLFAST_INLINE void widen_lanes(F64 v, F64* out) { out[0] = v; }
+MTLFAST_INLINE void widen_lanes(F32 v, F64* out) {
+  using Half = float __attribute__((vector_size(32)));
+  Half half[2];
+  std::memcpy(half, &v, sizeof v);
+  out[0] = __builtin_convertvector(half[0], F64);
+  out[1] = __builtin_convertvector(half[1], F64);
+}
+MTLFAST_INLINE bool is_finite(double x) { return x - x == 0; }
+
 // Sum of the lanes in double, in lane order.
 template <class V>
 MTLFAST_INLINE double lane_sum(V v) {

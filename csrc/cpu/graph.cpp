@@ -5,7 +5,8 @@
 //          rows in chunks of equal edges + 2·rows; value and gradient in one pass (common/edges.h).
 //          In the order of graph.order, a neighbour's row is still in the cache (graph_order.cpp).
 // Traffic  reads each neighbour row once per stored direction, writes the gradient once, past the
-//          caches where it is too large for them. No temporary of size E·d.
+//          caches where it is too large for them, with what is affine in its own row. No temporary of
+//          size E·d.
 // Bits     each row is summed in the order of its columns, chunk values in chunk order.
 #include "common/dispatch.h"
 #include "common/edges.h"
@@ -20,20 +21,48 @@ constexpr int64_t kEdgeUnit = 1024;
 
 enum class Output { store, stream, add };
 
-// out[0 .. width) = scale·x, or += scale·x.
-template <class T, class Real>
-MTLFAST_INLINE void put_scaled(const Real* x, Real scale, int64_t width, Output output, T* out) {
+// Columns of the affine part of a gradient.
+template <class T>
+struct AffinePart {
+  using Real = typename Lane<T>::Real;
+  const Real *hi, *lo;  // null without a mean
+  Real pull, shrink;
+  // In the order of pairwise_affine and ridge, one after the other.
+  template <class Vec>
+  MTLFAST_INLINE Vec add_to(Vec y, Vec w, Vec h, Vec l) const {
+    if (hi != nullptr) y = y + pull * ((w - h) - l);
+    return shrink != 0 ? y + shrink * w : y;
+  }
+};
+
+// out[0 .. width) = scale·x, or += scale·x, plus the affine part of w when AFFINE.
+template <class T, bool AFFINE, class Real>
+MTLFAST_INLINE void put_scaled(const Real* x, Real scale, int64_t width, Output output, const T* w,
+                               const AffinePart<T>& affine, int64_t column, T* out) {
   using Lanes = Lane<T>;
   using Vec = typename Lanes::Vec;
-  if (output == Output::store) return store_scaled(x, scale, width, out);
+  if (!AFFINE && output == Output::store) return store_scaled(x, scale, width, out);
+  const bool centred = AFFINE && affine.hi != nullptr;
+  const Real *hi = centred ? affine.hi + column : nullptr, *lo = centred ? affine.lo + column : nullptr;
   int64_t l = 0;
   for (; l + Lanes::N <= width; l += Lanes::N) {
-    const Vec y = scale * load_raw<Vec>(x + l);
-    output == Output::stream ? stream(out + l, y) : Lanes::store(out + l, Lanes::load(out + l) + y);
+    Vec y = scale * load_raw<Vec>(x + l);
+    if (output == Output::add) y = Lanes::load(out + l) + y;
+    if (AFFINE) {
+      const Vec h = centred ? load_raw<Vec>(hi + l) : Vec{}, low = centred ? load_raw<Vec>(lo + l) : Vec{};
+      y = affine.add_to(y, Lanes::load(w + l), h, low);
+    }
+    output == Output::stream ? stream(out + l, y) : Lanes::store(out + l, y);
   }
   if (l < width) {
     const int64_t n = width - l;
-    store_part(out + l, load_part(out + l, n) + scale * load_raw<Vec>(x + l), n);
+    Vec y = scale * load_raw<Vec>(x + l);
+    if (output == Output::add) y = load_part(out + l, n) + y;
+    if (AFFINE) {
+      const Vec h = centred ? load_part(hi + l, n) : Vec{}, low = centred ? load_part(lo + l, n) : Vec{};
+      y = affine.add_to(y, load_part(w + l, n), h, low);
+    }
+    store_part(out + l, y, n);
   }
 }
 
@@ -44,9 +73,9 @@ MTLFAST_INLINE void prefetch_row(const T* w, int64_t i, int64_t d) {
   for (int64_t j = 0; j < d && j < 4 * line; j += line) __builtin_prefetch(w + i * d + j);
 }
 
-template <class T, bool GRAD>
+template <class T, bool GRAD, bool AFFINE>
 double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, T* grad,
-                          double scale, Plus plus, int threads) {
+                          double scale, Plus plus, const AffinePart<T>& affine, int threads) {
   using Lanes = Lane<T>;
   using Real = typename Lanes::Real;
   const SparseEdges<Real> edges{graph.col, static_cast<const Real*>(graph.weight),
@@ -69,7 +98,10 @@ double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, 
       for (int64_t column = 0; column < d; column += kPanelVectors * Lanes::N) {
         const PanelView<T> view(w, K, d, column);
         add_edges<T, GRAD>(view, edges, i, graph.row_ptr[p], graph.row_ptr[p + 1], row_grad, lanes);
-        if (GRAD) put_scaled(row_grad, Real(2 * scale), view.width, output, grad + i * d + column);
+        if (GRAD) {
+          put_scaled<T, AFFINE>(row_grad, Real(2 * scale), view.width, output, view.row(i), affine,
+                                column, grad + i * d + column);
+        }
       }
     }
     if (output == Output::stream) stream_fence();
@@ -87,11 +119,18 @@ double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, 
 // ---------------------------------------------------------------------------------------------
 
 void graph_value(DType dtype, const void* w, Graph graph, int64_t K, int64_t d, double* value,
-                 void* grad, double scale, Plus plus, int threads) {
+                 void* grad, double scale, Plus plus, Affine affine, int threads) {
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto run = grad != nullptr ? value_and_gradient<T, true> : value_and_gradient<T, false>;
-    *value = run(static_cast<const T*>(w), graph, K, d, static_cast<T*>(grad), scale, plus,
+    using Real = typename Lane<T>::Real;
+    const Real* mean = static_cast<const Real*>(affine.mean);
+    const AffinePart<T> part{mean, mean == nullptr ? nullptr : mean + d, Real(affine.pull),
+                             Real(affine.shrink)};
+    const bool has_part = mean != nullptr || affine.shrink != 0;
+    const auto run = grad == nullptr ? value_and_gradient<T, false, false>
+                     : has_part      ? value_and_gradient<T, true, true>
+                                     : value_and_gradient<T, true, false>;
+    *value = run(static_cast<const T*>(w), graph, K, d, static_cast<T*>(grad), scale, plus, part,
                  threads);
   });
 }

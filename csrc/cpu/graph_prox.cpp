@@ -1,275 +1,258 @@
 // Prox of the graph-weighted distance:  (I + 4·step·L) X = W,  L the Laplacian of (A + Aᵀ)/2, that
 // is  x_i + 2·step Σ_j s_ij (x_i − x_j) = w_i  with s = A + Aᵀ.
 //
-// Plan     conjugate gradients preconditioned by the diagonal, every column its own system, the
-//          columns of a panel advanced by the same pass over the edges; double throughout. A panel is
-//          so narrow that the rows which are gathered stay in the last cache. When the recurrence
-//          says done, the true residual is formed from edge differences; if that is not there yet,
-//          conjugate gradients start again from it.
-// Traffic  an iteration reads every neighbour row once and passes ten times over an array [K, panel]
-//          of double.
-// Bits     dot products are kept per chunk of rows and added in chunk order.
+// Plan     every connected piece of the graph is a system of its own. Small ones are eliminated, a
+//          thread for each (elimination.h), and so are others where that costs no more than a few
+//          iterations. The rest go by conjugate gradients, one after the other, in panels of columns
+//          (conjugate_gradients.h). Where these do not get there, a piece is eliminated after all,
+//          its sparse part first (graph_elimination.cpp), if that does not cost much more.
+// Bits     which way a piece goes is decided by its size, its weights and its W alone.
 #include "common/dispatch.h"
-#include "common/edges.h"
+#include "cpu/conjugate_gradients.h"
+#include "cpu/elimination.h"
 #include "cpu/kernels.h"
+#include "graph_elimination.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
 namespace {
 
-constexpr int64_t kMaxRestarts = 8;
-constexpr int64_t kGathered = 1 << 24;  // bytes that are gathered from: half of a last cache
+constexpr int64_t kSmall = 64;            // tasks of a piece that is always eliminated
+constexpr int64_t kMostDense = 2048;      // tasks of one that always may be, 32 MiB
+constexpr double kLittleWork = 0x1p34;    // operations that are better than no answer: a few seconds
+constexpr int64_t kUnitTasks = 256;       // of small pieces in a work unit
+constexpr double kFewIterations = 8;      // what conjugate gradients take at least
+constexpr int64_t kColumns = kPanelVectors * Lane<double>::N;
 
-bool is_finite(double x) { return x - x == 0; }
-
-int64_t panel_width(int64_t K, int64_t d) {
-  constexpr int64_t widest = kPanelVectors * Lane<double>::N, narrowest = widest / 2;
-  const int64_t width = K * widest * int64_t(sizeof(double)) > kGathered ? narrowest : widest;
-  return d < width ? d : width;
+// Operations of the elimination of a piece as a dense system; columns are counted in whole vectors.
+double dense_work(const Piece& piece, int64_t d) {
+  const double n = double(piece.n), width = double(ceil_div(d, 8) * 8);
+  return n * n * n / 6 + n * n * width;
 }
 
-// One row of each pass; the compiler turns these loops into vectors.
-
-// q = p + factor·lp;  dot += p·q, column by column.
-inline void apply_row(int64_t n, double factor, const double* __restrict lp,
-                      const double* __restrict p, double* __restrict q, double* __restrict dot) {
-  for (int64_t j = 0; j < n; ++j) {
-    q[j] = p[j] + factor * lp[j];
-    dot[j] += p[j] * q[j];
-  }
+// As many for an iteration of conjugate gradients, of which one takes about three times as long.
+double iteration_work(const Piece& piece, int64_t d) {
+  return 3 * (double(piece.edges()) + 10 * double(piece.n)) * double(ceil_div(d, 8) * 8);
 }
 
-// r = b − x − factor·lx;  rr += r·r.
-inline void residual_row(int64_t n, double factor, const double* __restrict lx,
-                         const double* __restrict b, const double* __restrict x,
-                         double* __restrict r, double* __restrict rr) {
-  for (int64_t j = 0; j < n; ++j) {
-    r[j] = (b[j] - x[j]) - factor * lx[j];
-    rr[j] += r[j] * r[j];
-  }
-}
-
-// x += α p,  r −= α q;  rr += r·r.
-inline void step_row(int64_t n, const double* __restrict alpha, const double* __restrict p,
-                     const double* __restrict q, double* __restrict x, double* __restrict r,
-                     double* __restrict rr) {
-  for (int64_t j = 0; j < n; ++j) {
-    x[j] += alpha[j] * p[j];
-    r[j] -= alpha[j] * q[j];
-    rr[j] += r[j] * r[j];
-  }
-}
-
-// rz += r·r·inverse.
-inline void weigh_row(int64_t n, double inverse, const double* __restrict r,
-                      double* __restrict rz) {
-  for (int64_t j = 0; j < n; ++j) rz[j] += r[j] * (r[j] * inverse);
-}
-
-// p = inverse·r + β p.
-inline void direction_row(int64_t n, double inverse, const double* __restrict beta,
-                          const double* __restrict r, double* __restrict p) {
-  for (int64_t j = 0; j < n; ++j) p[j] = r[j] * inverse + beta[j] * p[j];
-}
-
-// The state of the systems of one panel of d columns, the first of them `column`, of W [K, stride].
-class Solver {
+// The factors of a piece: of all of it as a dense system, or of the core of a sparse elimination.
+class Eliminated {
  public:
-  Solver(Graph graph, int64_t K, int64_t d, double step, int threads)
-      : graph_(graph), edges_{graph.col, static_cast<const double*>(graph.weight), graph.row_ptr[K]},
-        chunks_(graph.row_ptr, K, d), K_(K), d_(d), factor_(2 * step), threads_(threads),
-        arrays_(5 * K * d), b_(arrays_.get()), x_(b_ + K * d), r_(x_ + K * d), p_(r_ + K * d),
-        q_(p_ + K * d), inverse_(K), partial_(2 * chunks_.count * d),
-        norm_(d), alpha_(d), beta_(d), rz_(d), dot_(d) {}
-
-  // Inverts the diagonal. False when it is not positive.
-  bool prepare() {
-    bool positive = true;
-    for (int64_t i = 0; i < K_; ++i) {
-      double degree = 0;
-      for (int64_t k = graph_.row_ptr[i]; k < graph_.row_ptr[i + 1]; ++k) {
-        degree += edges_.weight[k];
-      }
-      const double diagonal = 1 + factor_ * degree;
-      inverse_[i] = 1 / diagonal;
-      positive = positive && diagonal > 0;
-    }
-    return positive;
-  }
-
-  // Loads columns [column, column + d) of W as right-hand side and first guess; d may shrink.
-  template <class T>
-  void load(const T* w, int64_t stride, int64_t column, int64_t d) {
-    d_ = d;
-    for_rows([&](int64_t i, double* sum, double*) {
-      const T* row = w + i * stride + column;
-      double *b = b_ + i * d_, *x = x_ + i * d_;
-      for (int64_t j = 0; j < d_; ++j) {
-        const double v = double(load_part(row + j, 1)[0]);
-        b[j] = x[j] = v;
-        sum[j] += v * v;
-      }
-    });
-    combine(norm_.get(), 0);
-  }
-
-  // r = b − (I + 4·step·L) x; returns max over columns of ‖r‖/‖b‖ (columns that are not finite apart).
-  double true_residual() {
-    for_edges(x_, [&](int64_t k, int64_t n, const double* lx, double* sum) {
-      residual_row(n, factor_, lx, b_ + k, x_ + k, r_ + k, sum);
-    });
-    combine(dot_.get(), 0);
-    return relative(dot_.get());
-  }
-
-  // Conjugate gradients from the residual in r; returns the iterations taken, sets *indefinite.
-  int64_t iterate(double tol, int64_t max_iter, bool* indefinite) {
-    for_rows([&](int64_t i, double* sum, double*) {
-      weigh_row(d_, inverse_[i], r_ + i * d_, sum);
-      for (int64_t j = 0; j < d_; ++j) p_[i * d_ + j] = 0;
-    });
-    combine(rz_.get(), 0);
-    for (int64_t j = 0; j < d_; ++j) beta_[j] = 0;
-    for (int64_t iteration = 1; iteration <= max_iter; ++iteration) {
-      for_rows([&](int64_t i, double*, double*) {
-        direction_row(d_, inverse_[i], beta_.get(), r_ + i * d_, p_ + i * d_);
-      });
-      for_edges(p_, [&](int64_t k, int64_t n, const double* lp, double* sum) {
-        apply_row(n, factor_, lp, p_ + k, q_ + k, sum);
-      });
-      combine(dot_.get(), 0);
-      for (int64_t j = 0; j < d_; ++j) {
-        if (rz_[j] > 0 && dot_[j] <= 0) {
-          *indefinite = true;
-          return iteration;
-        }
-        alpha_[j] = rz_[j] > 0 && dot_[j] > 0 ? rz_[j] / dot_[j] : 0;
-      }
-      for_rows([&](int64_t i, double* rr, double* rz) {
-        const int64_t k = i * d_;
-        step_row(d_, alpha_.get(), p_ + k, q_ + k, x_ + k, r_ + k, rr);
-        weigh_row(d_, inverse_[i], r_ + k, rz);
-      });
-      combine(dot_.get(), 0);
-      const double residual = relative(dot_.get());
-      if (residual <= tol || !is_finite(residual)) return iteration;
-      combine(dot_.get(), 1);
-      for (int64_t j = 0; j < d_; ++j) {
-        beta_[j] = rz_[j] > 0 ? dot_[j] / rz_[j] : 0;
-        rz_[j] = dot_[j];
+  Eliminated(const Piece& piece, double step, int threads)
+      : Eliminated(piece, nullptr, piece.n, threads) {
+    Scratch<double> excess(n_);
+    for (int64_t k = 0; k < n_ * n_; ++k) factors_[k] = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      excess[i] = 1;
+      for (int64_t k = piece.row_ptr[i]; k < piece.row_ptr[i + 1]; ++k) {
+        const int32_t j = piece.col[k];
+        if (j < i) factors_[i * n_ + j] += tie_of(step, piece.weight[k]);
       }
     }
-    return max_iter;
+    positive_ = eliminate(n_, factors_.get(), excess.get(), inverse_.get(), threads);
   }
+  Eliminated(const Piece& piece, const GraphElimination& outer, int threads)
+      : Eliminated(piece, &outer, outer.core_size(), threads) {
+    Scratch<double> excess(core_);
+    outer.fill_core(factors_.get(), excess.get());
+    positive_ = outer.positive() &&
+                eliminate(core_, factors_.get(), excess.get(), inverse_.get(), threads);
+  }
+  bool positive() const { return positive_; }
 
+  // Columns [column, d) of W [K, d].
   template <class T>
-  void store(T* out, int64_t stride, int64_t column) {
-    using Lanes = Lane<T>;
-    const double nan = __builtin_nan("");
-    for_rows([&](int64_t i, double*, double*) {
-      T* row = out + i * stride + column;
-      for (int64_t j = 0; j < d_; ++j) {
-        const auto v = typename Lanes::Real(is_finite(norm_[j]) ? x_[i * d_ + j] : nan);
-        store_part(row + j, typename Lanes::Vec{} + v, 1);
+  void solve(const T* w, int64_t column, int64_t d, T* out) const {
+    const int64_t panels = ceil_div(d - column, kColumns);
+    parallel_for(panels, n_ * n_ * d, threads_, [&](int64_t p) {
+      const int64_t from = column + p * kColumns;
+      const int64_t width = d - from < kColumns ? d - from : kColumns;
+      switch (ceil_div(width, 8)) {
+        case 1: return solve_panel<1>(w + from, d, width, out + from);
+        case 2: return solve_panel<2>(w + from, d, width, out + from);
+        case 3: return solve_panel<3>(w + from, d, width, out + from);
+        default: return solve_panel<4>(w + from, d, width, out + from);
       }
     });
   }
 
  private:
-  // body(row, sums [d], other sums [d]) for all rows, in chunks.
-  template <class Body>
-  void for_rows(const Body& body) {
-    parallel_for(chunks_.count, K_ * d_, threads_, [&](int64_t c) {
-      double* sum = partial_.get() + 2 * c * d_;
-      for (int64_t j = 0; j < 2 * d_; ++j) sum[j] = 0;
-      const int64_t end = chunks_.first_row(c + 1);
-      for (int64_t i = chunks_.first_row(c); i < end; ++i) body(i, sum, sum + d_);
-    });
+  Eliminated(const Piece& piece, const GraphElimination* outer, int64_t core, int threads)
+      : piece_(piece), outer_(outer), n_(piece.n), core_(core), threads_(threads),
+        factors_(core * core), inverse_(core) {}
+
+  template <int NV, class T>
+  void solve_panel(const T* w, int64_t stride, int64_t width, T* out) const {
+    constexpr int64_t padded = 8 * NV;
+    Scratch<double> b(n_ * padded);
+    Shift shift(padded);
+    double largest[padded] = {}, sum[padded] = {}, squares[padded] = {};
+    for (int64_t i = 0; i < n_; ++i) {
+      double* const row = b.get() + i * padded;
+      widen_row(w + piece_.task(i) * stride, width, row);
+      for (int64_t j = width; j < padded; ++j) row[j] = 0;
+      largest_row(padded, row, largest);
+    }
+    for (int64_t j = 0; j < padded; ++j) shift.fit(j, largest[j]);
+    for (int64_t i = 0; i < n_; ++i) {
+      moments_row(padded, shift.scale.get(), b.get() + i * padded, sum, squares);
+    }
+    for (int64_t j = 0; j < padded; ++j) {
+      shift.mean[j] = sum[j] / double(n_);
+      shift.norm[j] = squares[j];
+    }
+    for (int64_t i = 0; i < n_; ++i) deviate_row(padded, shift, b.get() + i * padded);
+    outer_ == nullptr ? substitute<NV>(n_, factors_.get(), inverse_.get(), b.get())
+                      : substitute_all<NV>(b.get());
+    for (int64_t i = 0; i < n_; ++i) {
+      restore_row(width, shift, b.get() + i * padded, out + piece_.task(i) * stride);
+    }
   }
 
-  // body(element, columns, Σ_j s_ij (v_i − v_j), sums) for all rows and strips of columns.
-  template <class Body>
-  void for_edges(const double* v, const Body& body) {
-    parallel_for(chunks_.count, chunks_.work(d_), threads_, [&](int64_t c) {
-      constexpr int64_t width = kPanelVectors * Lane<double>::N;
-      alignas(64) double lv[width];
-      double unused[Lane<double>::N] = {};
-      double* sum = partial_.get() + 2 * c * d_;
-      for (int64_t j = 0; j < d_; ++j) sum[j] = 0;
-      const int64_t end = chunks_.first_row(c + 1);
-      for (int64_t i = chunks_.first_row(c); i < end; ++i) {
-        for (int64_t column = 0; column < d_; column += width) {
-          const PanelView<double> view(v, K_, d_, column);
-          add_edges<double, true>(view, edges_, i, graph_.row_ptr[i], graph_.row_ptr[i + 1], lv,
-                                  unused);
-          body(i * d_ + column, view.width, lv, sum + column);
-        }
+  // b [n, 8·NV] becomes x by way of the core.
+  template <int NV>
+  void substitute_all(double* b) const {
+    constexpr int64_t width = 8 * NV;
+    const GraphElimination& outer = *outer_;
+    for (int64_t t = 0; t < outer.count(); ++t) {
+      const double* const own = b + outer.order()[t] * width;
+      for (int64_t e = outer.ptr()[t]; e < outer.ptr()[t + 1]; ++e) {
+        add_row(width, outer.factor()[e], own, b + outer.col()[e] * width);
       }
-    });
-  }
-
-  // total[j] = the sums of all chunks, in chunk order; the other sums for which = 1.
-  void combine(double* total, int64_t which) {
-    for (int64_t j = 0; j < d_; ++j) total[j] = 0;
-    for (int64_t c = 0; c < chunks_.count; ++c) {
-      for (int64_t j = 0; j < d_; ++j) total[j] += partial_[(2 * c + which) * d_ + j];
+    }
+    Scratch<double> core(core_ * width);
+    for (int64_t i = 0; i < core_; ++i) {
+      std::memcpy(core.get() + i * width, b + outer.core()[i] * width, width * sizeof(double));
+    }
+    substitute<NV>(core_, factors_.get(), inverse_.get(), core.get());
+    for (int64_t i = 0; i < core_; ++i) {
+      std::memcpy(b + outer.core()[i] * width, core.get() + i * width, width * sizeof(double));
+    }
+    for (int64_t t = outer.count() - 1; t >= 0; --t) {
+      double* const own = b + outer.order()[t] * width;
+      for (int64_t j = 0; j < width; ++j) own[j] *= outer.inverse()[t];
+      for (int64_t e = outer.ptr()[t]; e < outer.ptr()[t + 1]; ++e) {
+        add_row(width, outer.factor()[e], b + outer.col()[e] * width, own);
+      }
     }
   }
 
-  double relative(const double* squares) const {
-    double worst = 0;
-    for (int64_t j = 0; j < d_; ++j) {
-      if (!is_finite(norm_[j]) || norm_[j] == 0) continue;  // does not hold the others up
-      const double ratio = squares[j] / norm_[j];
-      if (!is_finite(ratio)) return __builtin_inf();  // the step overflows: no solution here
-      if (ratio > worst) worst = ratio;
-    }
-    return __builtin_sqrt(worst);
-  }
-
-  Graph graph_;
-  SparseEdges<double> edges_;
-  RowChunks chunks_;
-  int64_t K_, d_;
-  double factor_;  // 2·step
+  const Piece piece_;
+  const GraphElimination* outer_;
+  int64_t n_, core_;
   int threads_;
-  Scratch<double> arrays_;
-  double *b_, *x_, *r_, *p_, *q_;                   // [K, d]
-  Scratch<double> inverse_;                         // [K], of the diagonal
-  Scratch<double> partial_;                         // [chunks, 2, d]
-  Scratch<double> norm_, alpha_, beta_, rz_, dot_;  // [d]; norm is ‖b‖²
+  bool positive_;
+  Scratch<double> factors_, inverse_;  // [core, core], [core]
 };
+
+// The pieces of a graph, from the first to the last.
+struct Pieces {
+  Graph graph;
+  const int64_t* first;  // [count + 1]
+  int64_t count;
+
+  Piece operator[](int64_t p) const { return {graph, first[p], size(p)}; }
+  int64_t size(int64_t p) const { return first[p + 1] - first[p]; }
+  // The first piece that begins at row i or behind it.
+  int64_t at(int64_t i) const {
+    int64_t low = 0, high = count;
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      first[middle] < i ? low = middle + 1 : high = middle;
+    }
+    return low;
+  }
+};
+
+// Eliminates all small pieces; false where one of them is not positive definite.
+template <class T>
+bool solve_small(const Pieces& pieces, const T* w, int64_t d, double step, T* out, int threads) {
+  const int64_t K = pieces.first[pieces.count], units = ceil_div(K, kUnitTasks);
+  Scratch<char> positive(units);
+  parallel_for(units, K * d, threads, [&](int64_t unit) {
+    positive[unit] = 1;
+    const int64_t end = pieces.at((unit + 1) * kUnitTasks);
+    for (int64_t p = pieces.at(unit * kUnitTasks); p < end; ++p) {
+      if (pieces.size(p) > kSmall) continue;
+      const Piece piece = pieces[p];
+      if (piece.n == 1) {
+        std::memcpy(out + piece.task(0) * d, w + piece.task(0) * d, size_t(d) * sizeof(T));
+        continue;
+      }
+      const Eliminated system(piece, step, 1);
+      positive[unit] = positive[unit] && system.positive();
+      system.solve(w, 0, d, out);
+    }
+  });
+  bool all = true;
+  for (int64_t unit = 0; unit < units; ++unit) all = all && positive[unit];
+  return all;
+}
+
+// One piece that is not small.
+template <class T>
+Solved solve_large(const Piece& piece, const T* w, int64_t d, double step, double tol,
+                   int64_t max_iter, T* out, int threads) {
+  Solved worst;
+  const double iteration = iteration_work(piece, d), dense = dense_work(piece, d);
+  if (dense <= kFewIterations * iteration) {
+    const Eliminated system(piece, step, threads);
+    worst.indefinite = !system.positive();
+    system.solve(w, 0, d, out);
+    return worst;
+  }
+  const double equal = dense / iteration;
+  const int64_t most = piece.n <= kMostDense && equal < double(max_iter) ? int64_t(equal) : max_iter;
+  const int64_t width = panel_width(piece.n, d);
+  ConjugateGradients system(piece, width, step, threads);
+  for (int64_t column = 0; column < d; column += width) {
+    const int64_t columns = d - column < width ? d - column : width;
+    const Solved solved = system.solve(w, d, column, columns, tol, most);
+    worst.add(solved);
+    if (solved.converged) {
+      system.store(out, d, column);
+      continue;
+    }
+    if (solved.indefinite) return worst;
+    // no more than has been spent so far, or little
+    const double spent = iteration * double(worst.iterations);
+    const double most_work = piece.n <= kMostDense ? 4 * dense
+                             : spent > kLittleWork ? spent
+                                                   : kLittleWork;
+    const GraphElimination outer(piece.row_ptr, piece.col, piece.weight, piece.n, step, most_work);
+    if (!outer.complete()) return worst;
+    const Eliminated exact(piece, outer, threads);
+    exact.solve(w, column, d, out);
+    worst.indefinite = !exact.positive();
+    worst.residual = 0;
+    return worst;
+  }
+  return worst;
+}
 
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------
 
-void graph_prox(DType dtype, const void* w, Graph graph, int64_t K, int64_t d, double step,
-                double tol, int64_t max_iter, void* out, int64_t* status, double* residual,
-                int threads) {
-  const int64_t width = panel_width(K, d);
-  Solver solver(graph, K, width, step, threads);
-  status[0] = 0;
-  status[1] = !solver.prepare();
-  *residual = 0;
+void graph_prox(DType dtype, const void* w, Graph graph, const int64_t* first, int64_t count,
+                int64_t d, double step, double tol, int64_t max_iter, void* out, int64_t* status,
+                double* residual, int threads) {
+  const Pieces pieces{graph, first, count};
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    for (int64_t column = 0; column < d && status[1] == 0; column += width) {
-      solver.load(static_cast<const T*>(w), d, column, d - column < width ? d - column : width);
-      bool indefinite = false;
-      int64_t iterations = 0;
-      double reached = solver.true_residual();
-      for (int64_t restart = 0; restart < kMaxRestarts; ++restart) {
-        if (reached <= tol || !is_finite(reached) || iterations >= max_iter) break;
-        iterations += solver.iterate(tol, max_iter - iterations, &indefinite);
-        if (indefinite) break;
-        reached = solver.true_residual();
-      }
-      status[0] = iterations > status[0] ? iterations : status[0];
-      status[1] = indefinite;
-      *residual = reached > *residual || !is_finite(reached) ? reached : *residual;
-      solver.store(static_cast<T*>(out), d, column);
+    const T* const rows = static_cast<const T*>(w);
+    T* const result = static_cast<T*>(out);
+    Solved worst;
+    worst.indefinite = !solve_small(pieces, rows, d, step, result, threads);
+    for (int64_t p = 0; p < count && !worst.indefinite; ++p) {
+      if (pieces.size(p) <= kSmall) continue;
+      const Solved solved =
+          solve_large(pieces[p], rows, d, step, tol, max_iter, result, threads);
+      worst.add(solved);
     }
+    status[0] = worst.iterations;
+    status[1] = worst.indefinite;
+    *residual = worst.residual;
   });
 }
 

@@ -1,10 +1,14 @@
-// Total variation over a graph in its dual:  Σ_e r_e ‖w_i − w_j‖ = max over ‖u_e‖ ≤ r_e of ⟨U, D W⟩,
-// pairs e = (i, j), i < j, sorted by i, then j;  (D W)_e = w_i − w_j.
+// Total variation over a graph:  Σ_ij A_ij ‖w_i − w_j‖ = Σ_{i<j} s_ij ‖w_i − w_j‖,  s = A + Aᵀ,
+// gradient Σ_j s_ij (w_i − w_j)/‖w_i − w_j‖, 0 for rows that coincide.
 //
-// Plan     a step goes over the pairs by their first task, which gathers what begins there; a second
-//          pass by the last task takes off what ends there. One owner for each row of both.
-// Traffic  a step reads and writes U once and gathers its rows once more; W stays in the caches.
-// Bits     a task's pairs are summed in their order, chunks of values in chunk order.
+// Plan     one owner per row of the symmetric CSR matrix, as in graph.cpp; an edge's difference is held
+//          until its length is known, then added to the gradient. Where squares leave the range of
+//          W's arithmetic type, or weight over length does, the edge is done again in double and
+//          in a scale of its own, so that a length of any size has a direction.
+// Traffic  reads each neighbour row once per stored direction (the value alone: once per edge),
+//          writes the gradient once.
+// Bits     each row is summed in the order of its columns, chunk values in chunk order.
+#include "common/dispatch.h"
 #include "common/edges.h"
 #include "cpu/kernels.h"
 
@@ -12,214 +16,214 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 namespace {
 
-// Half a cache line: the compiler moves longer vectors through memory where AVX-512 is missing, and
-// these loops hold eight of them.
-using Vec4 = double __attribute__((vector_size(32)));
-using Bits4 = uint64_t __attribute__((vector_size(32)));
-constexpr int64_t kN = 4;
-constexpr int kMost = 8;  // vectors of a row in registers
+constexpr int kMost = 4;  // vectors of a row in registers
 
-// The vectors of a row of d numbers. The last one ends with the row and so overlaps the one before:
-// what is the same number twice is computed twice. A row shorter than a vector goes by pieces of
-// fixed size. NV is their number, 0 for more than kMost.
-template <int NV, bool SHORT>
-struct Row {
-  int64_t d;
-  MTLFAST_INLINE int64_t count() const { return NV > 0 ? NV : ceil_div(d, kN); }
-  MTLFAST_INLINE int64_t at(int64_t v) const { return (v + 1) * kN <= d ? v * kN : d - kN; }
-  MTLFAST_INLINE Vec4 load(const double* row, int64_t v) const {
-    if (!SHORT) return load_raw<Vec4>(row + at(v));
-    double part[kN] = {};
-    copy(part, row);
-    return load_raw<Vec4>(part);
+// The vectors of a row: in registers for NV > 0, else in memory.
+template <class Vec, int NV>
+struct Held {
+  Vec x[NV];
+  explicit Held(int64_t) {}
+  MTLFAST_INLINE Vec& operator[](int64_t v) { return x[v]; }
+};
+
+template <class Vec>
+struct Held<Vec, 0> {
+  Scratch<Vec> x;
+  explicit Held(int64_t count) : x(count) {}
+  MTLFAST_INLINE Vec& operator[](int64_t v) { return x[v]; }
+};
+
+template <class T, int NV>
+class Row {
+ public:
+  using Lanes = Lane<T>;
+  using Vec = typename Lanes::Vec;
+  using Real = typename Lanes::Real;
+  static constexpr int64_t N = Lanes::N;
+
+  Row(const T* w, int64_t K, int64_t d) : d_(d), end_(w + K * d) {}
+  MTLFAST_INLINE int64_t count() const { return NV > 0 ? NV : ceil_div(d_, N); }
+  // Lanes behind the row are zero.
+  MTLFAST_INLINE Vec load(const T* row, int64_t v) const {
+    const T* const p = row + v * N;
+    const int64_t n = d_ - v * N;
+    if (n >= N) return Lanes::load(p);
+    return p + N <= end_ ? keep_first(Lanes::load(p), n) : load_part(p, n);
   }
-  MTLFAST_INLINE void store(double* row, int64_t v, Vec4 x) const {
-    if (!SHORT) return store_raw(row + at(v), x);
-    double part[kN];
-    store_raw(part, x);
-    copy(row, part);
+
+  // x = w_i − w_j; returns Σ x².
+  MTLFAST_INLINE double subtract(const T* wi, const T* wj, Held<Vec, NV>& x) const {
+    double total = 0;
+    Vec sum = {};
+    for (int64_t v = 0; v < count(); ++v) {
+      x[v] = load(wi, v) - load(wj, v);
+      sum += x[v] * x[v];
+      if (NV == 0 && v % 64 == 63) {
+        total += lane_sum(sum);
+        sum = Vec{};
+      }
+    }
+    return total + lane_sum(sum);
   }
-  // Squares, without those that the vector before has counted.
-  MTLFAST_INLINE Vec4 squares(Vec4 x, int64_t v) const {
-    if (SHORT || v + 1 < count()) return x * x;
-    constexpr Bits4 lane = {0, 1, 2, 3};
-    const Vec4 once = (Vec4)((Bits4)x & (Bits4)(lane >= uint64_t(count() * kN - d)));
-    return once * once;
+
+  MTLFAST_INLINE bool is_zero(Held<Vec, NV>& x) const {
+    auto apart = x[0] != Vec{};
+    for (int64_t v = 1; v < count(); ++v) apart |= x[v] != Vec{};
+    for (int64_t l = 0; l < N; ++l) {
+      if (apart[l]) return false;
+    }
+    return true;
   }
-  MTLFAST_INLINE void prefetch(const double* row) const {
-    for (int64_t k = 0; k < d && k < kMost * kN; k += 2 * kN) __builtin_prefetch(row + k);
-    __builtin_prefetch(row + d - 1);
+
+  // The same in double and in a scale of its own: x = weight·(w_i − w_j)/‖w_i − w_j‖, NaN where that is
+  // not finite; returns weight·‖w_i − w_j‖.
+  double direct(const T* wi, const T* wj, double weight, Held<Vec, NV>& x) const {
+    const auto at = [](const T* row, int64_t j) { return double(load_part(row + j, 1)[0]); };
+    double top = 0, largest = 0, naive = 0;
+    const auto size = [](double x) { return x < 0 ? -x : x; };
+    for (int64_t j = 0; j < d_; ++j) {
+      const double a = size(at(wi, j)), b = size(at(wj, j));
+      top = a > top ? a : top;
+      top = b > top ? b : top;
+    }
+    const double less = top > 0x1p1000 ? 0x1p-10 : 1;  // differences and their sums are finite
+    const auto difference = [&](int64_t j) { return less * at(wi, j) - less * at(wj, j); };
+    for (int64_t j = 0; j < d_; ++j) {
+      const double x = size(difference(j));
+      largest = x > largest ? x : largest;
+      naive += x * x;
+    }
+    const bool finite = is_finite(largest) && naive == naive;
+    int exponent = 0;
+    if (finite && largest > 0) __builtin_frexp(largest, &exponent);
+    const double scale = __builtin_ldexp(1.0, exponent < -1000 ? 1000 : -exponent);
+    double squares = 0;
+    for (int64_t j = 0; j < d_; ++j) squares += scale * difference(j) * (scale * difference(j));
+    const double length = finite ? __builtin_sqrt(squares) : naive;
+    const double over = finite ? length : __builtin_nan("");
+    alignas(64) Real part[N];
+    for (int64_t v = 0; v < count(); ++v) {
+      for (int64_t l = 0; l < N; ++l) {
+        const int64_t j = v * N + l;
+        part[l] = j < d_ ? Real(weight * (scale * difference(j) / over)) : Real(0);
+      }
+      x[v] = load_raw<Vec>(part);
+    }
+    return weight * length / scale / less;  // the length alone may be no number
   }
 
  private:
-  MTLFAST_INLINE void copy(double* to, const double* from) const {
-    int64_t k = 0;
-    if (d & 2) std::memcpy(to, from, 2 * sizeof(double)), k = 2;
-    if (d & 1) to[k] = from[k];
-  }
+  int64_t d_;
+  const T* end_;  // one past W's last element
 };
 
-template <class Body>
-inline void with_row(int64_t d, const Body& body) {
-  if (d < kN) return body(Row<1, true>{d});
-  switch (ceil_div(d, kN)) {
-    case 1: return body(Row<1, false>{d});
-    case 2: return body(Row<2, false>{d});
-    case 3: return body(Row<3, false>{d});
-    case 4: return body(Row<4, false>{d});
-    case 5: return body(Row<5, false>{d});
-    case 6: return body(Row<6, false>{d});
-    case 7: return body(Row<7, false>{d});
-    case 8: return body(Row<8, false>{d});
-    default: return body(Row<0, false>{d});
-  }
+// Whether Σ x² and weight over length are what they should be, in the arithmetic type.
+template <class Real>
+MTLFAST_INLINE bool in_range(double squares, double pull) {
+  constexpr double most = sizeof(Real) == 4 ? 0x1p100 : 0x1p900;
+  return squares <= most && squares >= 1 / most && pull <= most && pull >= 1 / most;
 }
 
-// The vectors of one row: in registers where their number is known.
-template <class R>
-struct Vectors;
-
-template <int NV, bool SHORT>
-struct Vectors<Row<NV, SHORT>> {
-  Vec4 x[NV];
-  explicit Vectors(Row<NV, SHORT>) {}
-  MTLFAST_INLINE Vec4& operator[](int64_t v) { return x[v]; }
-};
-
-template <bool SHORT>
-struct Vectors<Row<0, SHORT>> {
-  Scratch<Vec4> x;
-  explicit Vectors(Row<0, SHORT> row) : x(row.count()) {}
-  MTLFAST_INLINE Vec4& operator[](int64_t v) { return x[v]; }
-};
-
-#define MTLFAST_EACH(v, row) for (int64_t v = 0; v < (row).count(); ++v)
-
-// sum = Σ of the rows of U that end at task i; E of them in all.
-template <class R>
-MTLFAST_INLINE void add_arriving(const R& row, const double* u, const Pairs& pairs, int64_t i,
-                                 int64_t E, Vectors<R>& sum) {
-  MTLFAST_EACH(v, row) sum[v] = Vec4{};
-  for (int64_t k = pairs.in_ptr[i]; k < pairs.in_ptr[i + 1]; ++k) {
-    row.prefetch(u + pairs.in_edge[k + kPrefetch < E ? k + kPrefetch : k] * row.d);
-    const double* const from = u + pairs.in_edge[k] * row.d;
-    MTLFAST_EACH(v, row) sum[v] += row.load(from, v);
-  }
-}
-
-template <class R>
-void step_leaving(const R& row, const double* u, double* former, const double* w,
-                  const Pairs& pairs, const double* radius, const double* length, int64_t first,
-                  int64_t end, int64_t E, double momentum, double scale, double* out) {
-  const int64_t d = row.d;
-  Vectors<R> x(row), sum(row);
-  for (int64_t i = first; i < end; ++i) {
-    MTLFAST_EACH(v, row) sum[v] = Vec4{};
-    const double* const wi = w + i * d;
-    for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
-      row.prefetch(w + pairs.dst[e + kPrefetch < E ? e + kPrefetch : e] * d);
-      const double* const wj = w + pairs.dst[e] * d;
-      const double along = length != nullptr ? length[e] : 1.0;
-      Vec4 squares = {};
-      MTLFAST_EACH(v, row) {
-        Vec4 y = row.load(u + e * d, v);
-        if (momentum != 0) y += momentum * (y - row.load(former + e * d, v));
-        x[v] = y + along * (row.load(wi, v) - row.load(wj, v));
-        squares += row.squares(x[v], v);
+template <class T, int NV, bool GRAD>
+double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, T* grad,
+                          double scale, bool add, int threads) {
+  using Lanes = Lane<T>;
+  using Real = typename Lanes::Real;
+  using Vec = typename Lanes::Vec;
+  constexpr int64_t N = Lanes::N;
+  const Row<T, NV> row(w, K, d);
+  const RowChunks chunks(graph.row_ptr, K, d);
+  const Real* const weights = static_cast<const Real*>(graph.weight);
+  const int64_t E = graph.row_ptr[K], vectors = row.count();
+  Scratch<double> values(chunks.count);
+  parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
+    Held<Vec, NV> x(vectors), g(vectors);
+    for (int64_t v = 0; v < vectors; ++v) g[v] = Vec{};
+    Scratch<double> total(vectors * N);
+    Sum value;
+    const int64_t end = chunks.first_row(c + 1);
+    for (int64_t p = chunks.first_row(c); p < end; ++p) {
+      const int64_t i = graph.order != nullptr ? graph.order[p] : p;
+      const bool is_long = graph.row_ptr[p + 1] - graph.row_ptr[p] > kGradientRun;
+      int64_t run = 0;
+      const auto flush = [&] {
+        for (int64_t v = 0; v < vectors; ++v) {
+          for (int64_t l = 0; l < N; ++l) total[v * N + l] += double(g[v][l]);
+          g[v] = Vec{};
+        }
+        run = 0;
+      };
+      if (GRAD) {
+        for (int64_t v = 0; v < vectors; ++v) g[v] = Vec{};
+        for (int64_t k = 0; k < vectors * N && is_long; ++k) total[k] = 0;
       }
-      const double norm = __builtin_sqrt(lane_sum(squares)), r = scale * radius[e];
-      const double factor = norm > r ? r / norm : 1.0;
-      MTLFAST_EACH(v, row) {
-        const Vec4 y = factor * x[v];
-        row.store(former + e * d, v, y);
-        sum[v] += y;
+      for (int64_t k = graph.row_ptr[p]; k < graph.row_ptr[p + 1]; ++k) {
+        const T* const next = w + int64_t(graph.col[k + kPrefetch < E ? k + kPrefetch : k]) * d;
+        for (int64_t v = 0; v < vectors && v < kMost; ++v) __builtin_prefetch(next + v * N);
+        const int64_t j = graph.col[k];
+        const double s = double(weights[k]);
+        if (s == 0 || j == i || (!GRAD && j < i)) continue;
+        const T *const wi = w + i * d, *const wj = w + j * d;
+        const double squares = row.subtract(wi, wj, x), rough = __builtin_sqrt(squares);
+        if (squares == 0 && row.is_zero(x)) continue;
+        const double pull = s / rough;
+        const bool fine = in_range<Real>(squares, pull < 0 ? -pull : pull);
+        const double weighted = fine ? s * rough : row.direct(wi, wj, s, x);
+        if (j > i) value.add(weighted);
+        if (!GRAD) continue;
+        const Real factor = fine ? Real(pull) : Real(1);
+        for (int64_t v = 0; v < vectors; ++v) g[v] += factor * x[v];
+        if (is_long && ++run == kGradientRun) flush();
+      }
+      if (!GRAD) continue;
+      if (is_long) flush();
+      for (int64_t v = 0; v < vectors; ++v) {
+        if (is_long) {
+          for (int64_t l = 0; l < N; ++l) g[v][l] = Real(total[v * N + l]);
+        }
+        T* const out = grad + i * d + v * N;
+        const int64_t n = d - v * N;
+        Vec y = Real(scale) * g[v];
+        if (add) y += n < N ? load_part(out, n) : Lanes::load(out);
+        n < N ? store_part(out, y, n) : Lanes::store(out, y);
       }
     }
-    MTLFAST_EACH(v, row) row.store(out + i * d, v, sum[v]);
-  }
-}
-
-template <class R>
-double value_of_rows(const R& row, const double* w, const Pairs& pairs, const double* radius,
-                     int64_t first, int64_t end, int64_t E) {
-  const int64_t d = row.d;
+    values[c] = value.value();
+  });
   Sum sum;
-  for (int64_t i = first; i < end; ++i) {
-    for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
-      row.prefetch(w + pairs.dst[e + kPrefetch < E ? e + kPrefetch : e] * d);
-      const double* const wj = w + pairs.dst[e] * d;
-      Vec4 squares = {};
-      MTLFAST_EACH(v, row) squares += row.squares(row.load(w + i * d, v) - row.load(wj, v), v);
-      sum.add(radius[e] * __builtin_sqrt(lane_sum(squares)));
+  for (int64_t c = 0; c < chunks.count; ++c) sum.add(values[c]);
+  return sum.value();
+}
+
+template <class T, int NV>
+double run(const T* w, const Graph& graph, int64_t K, int64_t d, T* grad, double scale, bool add,
+           int threads) {
+  if constexpr (NV > 0) {
+    if (ceil_div(d, Lane<T>::N) < NV) {
+      return run<T, NV - 1>(w, graph, K, d, grad, scale, add, threads);
     }
   }
-  return sum.value();
+  const auto kernel = grad != nullptr ? value_and_gradient<T, NV, true>
+                                      : value_and_gradient<T, NV, false>;
+  return kernel(w, graph, K, d, grad, scale, add, threads);
 }
 
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------
 
-void edge_dual_step(const double* u, double* former, const double* w, Pairs pairs,
-                    const double* radius, const double* length, int64_t K, int64_t d,
-                    double momentum, double scale, double* out, int threads) {
-  const RowChunks leaving(pairs.out_ptr, K, d), arriving(pairs.in_ptr, K, d);
-  const int64_t E = pairs.out_ptr[K];
-  with_row(d, [&](auto row) {
-    parallel_for(leaving.count, leaving.work(d), threads, [&](int64_t c) {
-      step_leaving(row, u, former, w, pairs, radius, length, leaving.first_row(c),
-                   leaving.first_row(c + 1), E, momentum, scale, out);
-    });
-    parallel_for(arriving.count, arriving.work(d), threads, [&](int64_t c) {
-      Vectors<decltype(row)> ends(row);
-      const int64_t end = arriving.first_row(c + 1);
-      for (int64_t i = arriving.first_row(c); i < end; ++i) {
-        add_arriving(row, former, pairs, i, E, ends);
-        // all are read before one is written: the last two overlap
-        MTLFAST_EACH(v, row) ends[v] = row.load(out + i * d, v) - ends[v];
-        MTLFAST_EACH(v, row) row.store(out + i * d, v, ends[v]);
-      }
-    });
+void graph_total_variation(DType dtype, const void* w, Graph graph, int64_t K, int64_t d,
+                           double* value, void* grad, double scale, Plus plus, int threads) {
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const T* const rows = static_cast<const T*>(w);
+    T* const out = static_cast<T*>(grad);
+    const bool add = plus == Plus::out;
+    *value = ceil_div(d, Lane<T>::N) > kMost
+                 ? run<T, 0>(rows, graph, K, d, out, scale, add, threads)
+                 : run<T, kMost>(rows, graph, K, d, out, scale, add, threads);
   });
 }
-
-void edge_dual_adjoint(const double* u, Pairs pairs, int64_t K, int64_t d, double* out,
-                       int threads) {
-  const RowChunks chunks(pairs.in_ptr, K, d);
-  const int64_t E = pairs.in_ptr[K];
-  with_row(d, [&](auto row) {
-    parallel_for(chunks.count, chunks.work(d) + E * d, threads, [&](int64_t c) {
-      Vectors<decltype(row)> begins(row), ends(row);
-      const int64_t end = chunks.first_row(c + 1);
-      for (int64_t i = chunks.first_row(c); i < end; ++i) {
-        add_arriving(row, u, pairs, i, E, ends);
-        MTLFAST_EACH(v, row) begins[v] = Vec4{};
-        for (int64_t e = pairs.out_ptr[i]; e < pairs.out_ptr[i + 1]; ++e) {
-          MTLFAST_EACH(v, row) begins[v] += row.load(u + e * d, v);
-        }
-        MTLFAST_EACH(v, row) row.store(out + i * d, v, begins[v] - ends[v]);
-      }
-    });
-  });
-}
-
-void edge_dual_value(const double* w, Pairs pairs, const double* radius, int64_t K, int64_t d,
-                     double* value, int threads) {
-  const RowChunks chunks(pairs.out_ptr, K, d);
-  const int64_t E = pairs.out_ptr[K];
-  Scratch<double> values(chunks.count);
-  with_row(d, [&](auto row) {
-    parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
-      values[c] = value_of_rows(row, w, pairs, radius, chunks.first_row(c),
-                                chunks.first_row(c + 1), E);
-    });
-  });
-  Sum sum;
-  for (int64_t c = 0; c < chunks.count; ++c) sum.add(values[c]);
-  *value = sum.value();
-}
-
-#undef MTLFAST_EACH
 
 }  // namespace MTLFAST_ISA
 }  // namespace mtlfast

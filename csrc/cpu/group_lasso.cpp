@@ -2,7 +2,9 @@
 // the lengths of the columns, and a factor for each column.
 //
 // Plan     lengths: fixed blocks of rows and panels of columns, squares summed in double, blocks
-//          added in their order. Short rows are taken several at a time as one long row.
+//          added in their order. Short rows are taken several at a time as one long row. Where
+//          squares of double leave its range, all columns are done again in scales of their own;
+//          a column of zeros is told from one of tiny numbers while its block is in the cache.
 // Traffic  lengths read W once; scaling reads W once and writes once, past the caches where the
 //          result is too large for them.
 // Bits     the cut depends on K and d alone, so any thread count gives the same bits.
@@ -51,26 +53,72 @@ void add_squares(int vectors, const T* w, int64_t rows, int64_t stride, int64_t 
   for (int64_t j = 0; j < (NV - 1) * N + last; ++j) sum[j] += part[j];
 }
 
+constexpr double kLeast = 0x1p-900, kMost = 0x1p1000;  // sums of squares in between are right
+
+// Whether sums of squares over these columns of a block say what they should.
+inline bool are_right(const double* w, int64_t rows, int64_t stride, int64_t columns,
+                      const double* sum) {
+  for (int64_t j = 0; j < columns; ++j) {
+    if (sum[j] > kMost) return false;
+    for (int64_t i = 0; i < rows && sum[j] < kLeast; ++i) {
+      if (w[i * stride + j] != 0) return false;
+    }
+  }
+  return true;
+}
+
+// out[j] = ‖w_·j‖₂ by way of the largest of each column.
+void scaled_lengths(const double* w, int64_t K, int64_t d, double* out, int threads) {
+  parallel_for_even(ceil_div(d, kPad), K * d, threads, [&](int64_t unit) {
+    const int64_t first = unit * kPad, width = d - first < kPad ? d - first : kPad;
+    double largest[kPad] = {}, scale[kPad], sum[kPad] = {};
+    for (int64_t i = 0; i < K; ++i) {
+      for (int64_t j = 0; j < width; ++j) {
+        const double x = w[i * d + first + j], size = x < 0 ? -x : x;
+        largest[j] = size > largest[j] ? size : largest[j];
+      }
+    }
+    for (int64_t j = 0; j < width; ++j) {
+      int exponent = 0;
+      if (is_finite(largest[j])) __builtin_frexp(largest[j], &exponent);
+      scale[j] = __builtin_ldexp(1.0, exponent < -1000 ? 1000 : -exponent);
+    }
+    for (int64_t i = 0; i < K; ++i) {
+      for (int64_t j = 0; j < width; ++j) {
+        const double x = w[i * d + first + j] * scale[j];
+        sum[j] += x * x;
+      }
+    }
+    for (int64_t j = 0; j < width; ++j) out[first + j] = __builtin_sqrt(sum[j]) / scale[j];
+  });
+}
+
+// Returns whether the sums are right.
 template <class T>
-void column_squares(const T* w, int64_t K, int64_t d, double* out, int threads) {
+bool column_squares(const T* w, int64_t K, int64_t d, double* out, int threads) {
   constexpr int64_t N = Lane<T>::N;
   const int64_t fold = fold_rows<T>(d), panels = ceil_div(d, kPanel);
   const int64_t panel = panels > 1 ? kPanel : fold * d;  // columns of a long row
   const int64_t least = kBlock / panel > kBlockRows ? kBlock / panel : kBlockRows;
   const int64_t block_rows = least * fold, blocks = ceil_div(K, block_rows);
   Scratch<double> parts(blocks * d);
+  Scratch<char> right(blocks * panels);
   parallel_for_even(blocks * panels, K * d, threads, [&](int64_t unit) {
     const int64_t b = unit / panels, column = unit % panels * kPanel;
     const int64_t count = b + 1 < blocks ? block_rows : K - b * block_rows;
     const int64_t width = fold > 1 ? panel : d - column < kPanel ? d - column : kPanel;
     const T* const rows = w + b * block_rows * d + column;
     double sum[kPanel] = {};
+    right[unit] = 1;
     const auto add = [&](const T* first, int64_t long_rows, int64_t columns) {
       for (int64_t j = 0; j < columns; j += kStrip * N) {
         const int64_t left = columns - j < kStrip * N ? columns - j : kStrip * N;
         const int vectors = int(ceil_div(left, N));
         add_squares<T, kStrip>(vectors, first + j, long_rows, fold * d, left - (vectors - 1) * N,
                                sum + j);
+        if constexpr (sizeof(T) == sizeof(double)) {
+          right[unit] = right[unit] && are_right(first + j, long_rows, fold * d, left, sum + j);
+        }
       }
     };
     add(rows, count / fold, width);
@@ -86,6 +134,10 @@ void column_squares(const T* w, int64_t K, int64_t d, double* out, int threads) 
   for (int64_t b = 0; b < blocks; ++b) {
     for (int64_t j = 0; j < d; ++j) out[j] += parts[b * d + j];
   }
+  bool all = true;
+  for (int64_t unit = 0; unit < blocks * panels; ++unit) all = all && right[unit];
+  for (int64_t j = 0; j < d && all; ++j) all = !(out[j] > kMost);
+  return all;
 }
 
 // Long rows [w, w + count) of `width` elements, each column with its factor.
@@ -132,7 +184,10 @@ void column_lengths(DType dtype, const void* w, int64_t K, int64_t d, double* le
                     int threads) {
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    column_squares(static_cast<const T*>(w), K, d, length, threads);
+    const bool right = column_squares(static_cast<const T*>(w), K, d, length, threads);
+    if constexpr (sizeof(T) == sizeof(double)) {
+      if (!right) return scaled_lengths(static_cast<const T*>(w), K, d, length, threads);
+    }
     for (int64_t j = 0; j < d; ++j) length[j] = __builtin_sqrt(length[j]);
   });
 }

@@ -12,7 +12,10 @@ namespace MTLFAST_ISA {
 MTLFAST_DECLARE(pairwise_value);
 MTLFAST_DECLARE(pairwise_value_grad);
 MTLFAST_DECLARE(pairwise_affine);
+MTLFAST_DECLARE(ridge);
 MTLFAST_DECLARE(graph_value);
+MTLFAST_DECLARE(quadratic);
+MTLFAST_DECLARE(graph_total_variation);
 MTLFAST_DECLARE(edge_distance);
 MTLFAST_DECLARE(dense_graph_value);
 MTLFAST_DECLARE(dense_distance);

@@ -2,15 +2,18 @@
 // is  x_i + 2·step Σ_j s_ij (x_i − x_j) = w_i  with s = A + Aᵀ.
 //
 // Plan     conjugate gradients preconditioned by the diagonal, every column its own system, double
-//          throughout. An iteration is direction, product with sums of p·q, step with sums of r·r
-//          and r·z, each sum brought together by `reduce`, which keeps the coefficients and the
-//          state: once that says done, launches do nothing, so the host may look at it seldom. A
-//          block has a slice of rows, a thread a column of them; tiles of kTile edges that a row
-//          covers whole are summed by a block each, beforehand.
+//          throughout, for the deviations from the mean, in a scale of their own: cpu/piece.h and
+//          cpu/conjugate_gradients.h say why, and when an answer is one. An iteration is direction,
+//          product with sums of p·q, step with sums of r·r and r·z, each sum brought together by
+//          `reduce`, which keeps the coefficients and the state: once that says done, launches do
+//          nothing, so the host may look at it seldom. A block has a slice of rows, a thread a
+//          column of them; tiles of kTile edges that a row covers whole are summed by a block each,
+//          beforehand.
 // Traffic  an iteration reads each neighbour's row once and passes eleven times over an array
 //          [K, d] of double, in 6 launches.
 // Bits     the cut depends on K, d and row_ptr alone; all sums in double, in fixed order.
 #include <cmath>
+#include <limits>
 
 #include "cuda/kernels.h"
 #include "cuda/reduce.h"
@@ -20,17 +23,22 @@ namespace mtlfast {
 namespace cuda {
 namespace {
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kTile = 256;         // edges
 constexpr int64_t kMostSlices = 2048;  // of rows, over all panels
 constexpr int kLeastRounds = 2;        // rows of a group in a slice
 constexpr int kFlight = 4;             // neighbours whose loads are under way at once
 constexpr int kWarps = kThreads / kLanes;
 constexpr int kStrip = 4;  // columns of a block of reduce
+constexpr int kLittleBits = 40;
+constexpr double kLittle = 1.0 / double(int64_t(1) << kLittleBits);
 
 // What the host looks at.
 struct State {
-  double residual;  // max over columns of ‖r‖/‖b‖, of the last true residual
+  double residual;  // max over columns of ‖r‖/‖w‖, of the last true residual
   double iterations, done, indefinite;
+  double small;  // 1 where the recurrence got to tol
+  double size;   // max over columns of ‖e‖/‖w‖, of the last error that was solved for
 };
 
 struct System {
@@ -43,10 +51,12 @@ struct System {
   // Panels of `width` columns, `groups` rows at a time, `rows` in a slice.
   int width, groups;
   int64_t panels, rows, slices, tiles;
-  double *b, *x, *r, *p, *q;         // [K, d]
+  const int32_t* member;             // [K] or null: the row of W
+  double *y, *e, *r, *p, *q;         // [K, d]; the solution, and its error where that is solved for
   double* inverse;                   // [K], of the diagonal
   double* partial;                   // [slices, 2, d]
-  double *norm, *alpha, *beta, *rz;  // [d]; norm is ‖b‖²
+  double *scale, *mean;              // [d], of the deviations scale·w − mean
+  double *norm, *alpha, *beta, *rz;  // [d]; norm is ‖scale·w‖²
   double* whole;                     // [tiles, d], Σ_j s_ij (v_i − v_j) of a tile
   double* worst;                     // [blocks of reduce]
   int32_t* row;                      // [tiles], the row that covers the tile, or −1
@@ -61,7 +71,7 @@ struct System {
 System::System(const ProxSystem& given, void* workspace)
     : K(given.K), d(given.d), E(given.E), row_ptr(given.graph.row_ptr), col(given.graph.col),
       weight(static_cast<const double*>(given.graph.weight)), factor(2 * given.step),
-      state(static_cast<State*>(given.state)) {
+      state(static_cast<State*>(given.state)), member(given.graph.order) {
   panels = ceil_div(d, int64_t(kThreads));
   width = int(ceil_div(d, panels));
   groups = kThreads / width;
@@ -76,10 +86,10 @@ System::System(const ProxSystem& given, void* workspace)
     next += count;
     return start;
   };
-  for (double** array : {&b, &x, &r, &p, &q}) *array = take(K * d);
+  for (double** array : {&y, &e, &r, &p, &q}) *array = take(K * d);
   inverse = take(K);
   partial = take(slices * 2 * d);
-  for (double** array : {&norm, &alpha, &beta, &rz}) *array = take(d);
+  for (double** array : {&scale, &mean, &norm, &alpha, &beta, &rz}) *array = take(d);
   whole = take(tiles * d);
   worst = take(strips());
   row = reinterpret_cast<int32_t*>(next);
@@ -180,24 +190,56 @@ __global__ void __launch_bounds__(kThreads) prepare(System s) {
   }
 }
 
-// b = x = w, and the sums of b² and of diagonals that are not positive.
+// Columns [column, column + d) of W.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    load_rows(System s, const T* w /*[K, stride]*/, int64_t stride, int64_t column) {
+struct Source {
+  const T* w;  // [tasks, stride]
+  int64_t stride, column;
+
+  __device__ __forceinline__ double at(const System& s, int64_t i, int64_t j) const {
+    const int64_t task = s.member != nullptr ? s.member[i] : i;
+    return double(widen(w[task * stride + column + j]));
+  }
+  __device__ __forceinline__ double deviation(const System& s, int64_t i, int64_t j) const {
+    return at(s, i, j) * s.scale[j] - s.mean[j];
+  }
+};
+
+// Sums of |w|, so small that they cannot overflow, and of diagonals that are not positive.
+template <class T>
+__global__ void __launch_bounds__(kThreads) measure(System s, Source<T> source) {
   for_rows(s, [&](int64_t i, int64_t j, double (&sum)[2]) {
-    const double v = double(widen(w[i * stride + column + j]));
-    s.b[i * s.d + j] = s.x[i * s.d + j] = v;
-    sum[0] += v * v;
+    sum[0] += fabs(source.at(s, i, j)) * kLittle;
     sum[1] += 1 / s.inverse[i] > 0 ? 0 : 1;
+  });
+}
+
+// Sums of w and of w², in their scale.
+template <class T>
+__global__ void __launch_bounds__(kThreads) moments(System s, Source<T> source) {
+  for_rows(s, [&](int64_t i, int64_t j, double (&sum)[2]) {
+    const double w = source.at(s, i, j) * s.scale[j];
+    sum[0] += w;
+    sum[1] += w * w;
+  });
+}
+
+// y = the deviations over the diagonal.
+template <class T>
+__global__ void __launch_bounds__(kThreads) start(System s, Source<T> source) {
+  for_rows(s, [&](int64_t i, int64_t j, double (&)[2]) {
+    s.y[i * s.d + j] = source.deviation(s, i, j) * s.inverse[i];
   });
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    store_rows(System s, T* out /*[K, stride]*/, int64_t stride, int64_t column) {
+    store_rows(System s, T* out /*[tasks, stride]*/, int64_t stride, int64_t column) {
   for_rows(s, [&](int64_t i, int64_t j, double (&)[2]) {
-    const double x = is_finite(s.norm[j]) ? s.x[i * s.d + j] : s.norm[j] - s.norm[j];  // or NaN
-    narrow(Real<T>(x), out + i * stride + column + j);
+    const int64_t task = s.member != nullptr ? s.member[i] : i;
+    const double spoilt = s.norm[j] - s.norm[j];  // 0, or NaN
+    const double x = (s.mean[j] + s.y[i * s.d + j]) / s.scale[j] + spoilt;
+    narrow(Real<T>(x), out + task * stride + column + j);
   });
 }
 
@@ -212,13 +254,15 @@ __global__ void __launch_bounds__(kThreads) sum_tiles(System s, const double* v,
   if (own.group == 0 && own.used) s.whole[t * s.d + own.j] = total;
 }
 
-// r = b − (I + factor·2L) x,  p = 0, with the sums of r·r and r·z, z = r over the diagonal.
-__global__ void __launch_bounds__(kThreads) residual(System s) {
+// r = b − (I + factor·2L) y,  p = e = 0, with the sums of r·r and r·z, z = r over the diagonal.
+template <class T>
+__global__ void __launch_bounds__(kThreads) residual(System s, Source<T> source) {
   for_rows(s, [&](int64_t i, int64_t j, double (&sum)[2]) {
     const int64_t k = i * s.d + j;
-    const double r = (s.b[k] - s.x[k]) - s.factor * laplacian(s, s.x, i, j);
+    const double b = source.deviation(s, i, j);
+    const double r = (b - s.y[k]) - s.factor * laplacian(s, s.y, i, j);
     s.r[k] = r;
-    s.p[k] = 0;
+    s.p[k] = s.e[k] = 0;
     sum[0] += r * r;
     sum[1] += r * (r * s.inverse[i]);
   });
@@ -245,37 +289,68 @@ __global__ void __launch_bounds__(kThreads) product(System s) {
 }
 
 // x += α p,  r −= α q, with the sums of r·r and r·z.
-__global__ void __launch_bounds__(kThreads) step(System s) {
+__global__ void __launch_bounds__(kThreads) step(System s, double* x /*[K, d]*/) {
   if (s.state->done != 0) return;
   for_rows(s, [&](int64_t i, int64_t j, double (&sum)[2]) {
     const int64_t k = i * s.d + j;
     const double alpha = s.alpha[j], r = s.r[k] - alpha * s.q[k];
-    s.x[k] += alpha * s.p[k];
+    x[k] += alpha * s.p[k];
     s.r[k] = r;
     sum[0] += r * r;
     sum[1] += r * (r * s.inverse[i]);
   });
 }
 
-enum class Sums { load, residual, product, step };  // of which kernel
+// y += e, with the sums of e².
+__global__ void __launch_bounds__(kThreads) correct(System s) {
+  for_rows(s, [&](int64_t i, int64_t j, double (&sum)[2]) {
+    const int64_t k = i * s.d + j;
+    const double e = s.e[k];
+    s.y[k] += e;
+    sum[0] += e * e;
+  });
+}
+
+enum class Sums { measure, moments, residual, product, step, correct };  // of which kernel
+
+// A power of two that takes numbers with that sum of absolute values, times kLittle, to where squares
+// are in range; 1 where they are anyway. What is too small to add up is scaled up as far as it goes.
+__device__ __forceinline__ double scale_for(double sum) {
+  if (!is_finite(sum)) return 1;
+  int exponent = -1000;
+  if (sum > 0) {
+    frexp(sum, &exponent);
+    exponent += kLittleBits;
+  }
+  if (exponent >= -400 && exponent <= 400) return 1;
+  return ldexp(1.0, exponent < -1000 ? 1000 : exponent > 1000 ? -1000 : -exponent);
+}
 
 // What one column adds to the coefficients; returns what the host must know of, at most Inf.
 __device__ __forceinline__ double update(const System& s, Sums of, int64_t j, double first,
                                          double second) {
-  if (of == Sums::load) {
-    s.norm[j] = first;
+  if (of == Sums::measure) {
+    s.scale[j] = scale_for(first);
     return second;
+  }
+  if (of == Sums::moments) {
+    s.mean[j] = first / double(s.K);
+    s.norm[j] = second;
+    return 0;
   }
   const double rz = s.rz[j], norm = s.norm[j];
   if (of == Sums::product) {
     s.alpha[j] = rz > 0 && first > 0 ? rz / first : 0;
     return rz > 0 && first <= 0 ? 1 : 0;
   }
-  s.beta[j] = of == Sums::step && rz > 0 ? second / rz : 0;
-  s.rz[j] = second;
+  if (of != Sums::correct) {
+    s.beta[j] = of == Sums::step && rz > 0 ? second / rz : 0;
+    s.rz[j] = second;
+  }
   if (!is_finite(norm) || norm == 0) return 0;  // does not hold the others up
   const double ratio = first / norm;
-  return is_finite(ratio) ? ratio : double(INFINITY);  // the step overflows: no solution here
+  // where the step overflows there is no solution
+  return is_finite(ratio) ? ratio : kInfinity;
 }
 
 __device__ __forceinline__ double warp_max(double x) {
@@ -329,17 +404,20 @@ __global__ void __launch_bounds__(kThreads)
   if (lane > 0) return;
   State& state = *s.state;
   switch (of) {
-    case Sums::load: state = {0, 0, 0, worst > 0 ? 1.0 : 0.0}; break;
+    case Sums::measure: state = {0, 0, 0, worst > 0 ? 1.0 : 0.0, 0, 0}; break;
+    case Sums::moments: break;
     case Sums::residual:
       state.residual = sqrt(worst);
-      state.done = 0;
+      state.done = state.small = 0;
       break;
+    case Sums::correct: state.size = sqrt(worst); break;
     case Sums::product:
       state.iterations += 1;
       state.done = state.indefinite = worst > 0 ? 1.0 : 0.0;
       break;
     case Sums::step: {
-      const bool stops = sqrt(worst) <= tol || !is_finite(worst);
+      state.small = sqrt(worst) <= tol ? 1.0 : 0.0;
+      const bool stops = state.small != 0 || !is_finite(worst);
       state.done = stops || state.iterations >= double(max_iter) ? 1.0 : 0.0;
     }
   }
@@ -368,20 +446,28 @@ void graph_prox_load(DType dtype, const void* w, int64_t stride, int64_t column,
   MTLFAST_LAUNCH(prepare, ceil_div(s.K, int64_t(kWarps)), kThreads, 0, stream, s);
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    MTLFAST_LAUNCH(load_rows<T>, s.blocks(), kThreads, 0, stream, s, static_cast<const T*>(w),
-                   stride, column);
+    const Source<T> source{static_cast<const T*>(w), stride, column};
+    MTLFAST_LAUNCH(measure<T>, s.blocks(), kThreads, 0, stream, s, source);
+    launch_reduce(s, Sums::measure, 0, 0, stream);
+    MTLFAST_LAUNCH(moments<T>, s.blocks(), kThreads, 0, stream, s, source);
+    launch_reduce(s, Sums::moments, 0, 0, stream);
+    MTLFAST_LAUNCH(start<T>, s.blocks(), kThreads, 0, stream, s, source);
   });
-  launch_reduce(s, Sums::load, 0, 0, stream);
 }
 
-void graph_prox_residual(ProxSystem given, void* workspace, Stream stream) {
+void graph_prox_residual(DType dtype, const void* w, int64_t stride, int64_t column,
+                         ProxSystem given, void* workspace, Stream stream) {
   const System s(given, workspace);
-  launch_tiles(s, s.x, true, stream);
-  MTLFAST_LAUNCH(residual, s.blocks(), kThreads, 0, stream, s);
+  launch_tiles(s, s.y, true, stream);
+  with_type(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const Source<T> source{static_cast<const T*>(w), stride, column};
+    MTLFAST_LAUNCH(residual<T>, s.blocks(), kThreads, 0, stream, s, source);
+  });
   launch_reduce(s, Sums::residual, 0, 0, stream);
 }
 
-void graph_prox_iterate(ProxSystem given, double tol, int64_t max_iter, int64_t count,
+void graph_prox_iterate(ProxSystem given, bool error, double tol, int64_t max_iter, int64_t count,
                         void* workspace, Stream stream) {
   const System s(given, workspace);
   for (int64_t iteration = 0; iteration < count; ++iteration) {
@@ -389,9 +475,15 @@ void graph_prox_iterate(ProxSystem given, double tol, int64_t max_iter, int64_t 
     launch_tiles(s, s.p, false, stream);
     MTLFAST_LAUNCH(product, s.blocks(), kThreads, 0, stream, s);
     launch_reduce(s, Sums::product, tol, max_iter, stream);
-    MTLFAST_LAUNCH(step, s.blocks(), kThreads, 0, stream, s);
+    MTLFAST_LAUNCH(step, s.blocks(), kThreads, 0, stream, s, error ? s.e : s.y);
     launch_reduce(s, Sums::step, tol, max_iter, stream);
   }
+}
+
+void graph_prox_correct(ProxSystem given, void* workspace, Stream stream) {
+  const System s(given, workspace);
+  MTLFAST_LAUNCH(correct, s.blocks(), kThreads, 0, stream, s);
+  launch_reduce(s, Sums::correct, 0, 0, stream);
 }
 
 void graph_prox_store(DType dtype, void* out, int64_t stride, int64_t column, ProxSystem given,

@@ -93,28 +93,39 @@ void trace_norm_value(DType, const void* w /*[B, m, n]*/, int64_t B, int64_t m, 
 void trace_norm_prox(DType, const void* w /*[B, m, n]*/, const double* threshold /*[B]*/, int64_t B,
                      int64_t m, int64_t n, void* out /*[B, m, n]*/, Stream);
 
-// The systems (I + 4·step·L) X = W of d columns, L the Laplacian of (A + Aᵀ)/2, weight in double,
-// E = row_ptr[K]; K, d, E > 0.
+// X with (I + 4·step·L) X = W, L the Laplacian of (A + Aᵀ)/2, for the connected pieces of at most 64
+// tasks, by elimination; the graph as mtlfast.h has it, by pieces, weight in double.
+// indefinite[p] = 1 where the matrix of piece p is not positive definite, else 0. Rows of larger
+// pieces are not written.
+void graph_prox_small(DType, const void* w /*[K, d]*/, Graph, const int64_t* first /*[count + 1]*/,
+                      int64_t count, int64_t d, double step, void* out /*[K, d]*/,
+                      int32_t* indefinite /*[count]*/, Stream);
+
+// The systems of d columns for one piece of K tasks, row i that of task order[i], or of task i; weight
+// in double, E = row_ptr[K]; K, d, E > 0.
 struct ProxSystem {
   Graph graph;
   int64_t K, d, E;
   double step;
-  void* state;  // double [4]: residual, iterations, done, indefinite
+  void* state;  // double [6]: residual, iterations, done, indefinite, small, size
 };
 
-// X by conjugate gradients from X = W: columns [column, column + d) are loaded, with the state
-// (0, 0, 0, 1 where the diagonal is not positive); `residual` forms the true one, max over columns
-// of ‖w − (I + 4·step·L)x‖ / ‖w‖, and starts from it; `iterate` does `count` steps, or nothing once
-// it is done: at tol, at max_iter, where something overflows or a direction of negative curvature
-// is met; `store` writes X, NaN in columns that held NaN or Inf.
+// X by conjugate gradients: columns [column, column + d) are loaded, with the state (0, 0, 0, 1 where
+// the diagonal is not positive, 0, 0); `residual` forms the true one, max over columns of
+// ‖w − (I + 4·step·L)x‖ / ‖w‖, and starts from it; `iterate` does `count` steps on X, or on an error
+// of it that was 0 after `residual`, or nothing once it is done: at tol (small), at max_iter, where
+// something overflows or a direction of negative curvature is met; `correct` adds the error to X,
+// size = max over columns of its ‖e‖ / ‖w‖; `store` writes X, NaN in columns that held NaN or Inf.
 int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E);  // bytes
-void graph_prox_load(DType, const void* w /*[K, stride]*/, int64_t stride, int64_t column,
+void graph_prox_load(DType, const void* w /*[tasks, stride]*/, int64_t stride, int64_t column,
                      ProxSystem, void* workspace, Stream);
-void graph_prox_residual(ProxSystem, void* workspace, Stream);
-void graph_prox_iterate(ProxSystem, double tol, int64_t max_iter, int64_t count, void* workspace,
-                        Stream);
-void graph_prox_store(DType, void* out /*[K, stride]*/, int64_t stride, int64_t column, ProxSystem,
-                      void* workspace, Stream);
+void graph_prox_residual(DType, const void* w /*[tasks, stride]*/, int64_t stride, int64_t column,
+                         ProxSystem, void* workspace, Stream);
+void graph_prox_iterate(ProxSystem, bool error, double tol, int64_t max_iter, int64_t count,
+                        void* workspace, Stream);
+void graph_prox_correct(ProxSystem, void* workspace, Stream);
+void graph_prox_store(DType, void* out /*[tasks, stride]*/, int64_t stride, int64_t column,
+                      ProxSystem, void* workspace, Stream);
 
 }  // namespace cuda
 }  // namespace mtlfast

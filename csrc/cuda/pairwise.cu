@@ -10,6 +10,8 @@
 // Bits     the cut depends on K, d and the element type alone; sums over at most kRun rows are in
 //          W's arithmetic type, the rest in double, in fixed order; the only atomic counts blocks.
 //          Unaligned arrays are read element by element, to the same bits.
+#include <limits>
+
 #include "cuda/kernels.h"
 #include "cuda/reduce.h"
 #include "cuda/rows.h"
@@ -26,6 +28,7 @@ constexpr int64_t kLeastRows = 8;      // of a slice
 constexpr int64_t kAffineRows = 16;    // of a slice of affine
 constexpr int kMergeColumns = 8;
 constexpr int kMergeGroups = kThreads / kMergeColumns;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 template <class T>
 Cut moments_cut(int64_t K, int64_t d) {
@@ -126,7 +129,10 @@ __global__ void __launch_bounds__(kThreads, 2)
         offset[place.slice * cut.d + place.begin + j] =
             (double(shift[j]) - double(widen(w[place.begin + j]))) + sum[j];
       }
-      if (threadIdx.x == 0) squares[blockIdx.x] = centred < 0 ? 0 : centred;
+      // a sum that overflows is Inf, not Inf − Inf
+      const bool overflows = total == kInfinity;
+      const double value = overflows ? total : centred < 0 ? 0 : centred;
+      if (threadIdx.x == 0) squares[blockIdx.x] = value;
       return;
     }
     for (int j = int(threadIdx.x); j < place.columns; j += int(blockDim.x)) {

@@ -9,7 +9,12 @@ from mtlfast.linear_model._base import ClassifierMixin
 from mtlfast.linear_model._data import Problem, one_column, read_features, read_weights
 from mtlfast.linear_model._labels import factorize, label_array
 from mtlfast.linear_model._logistic import fit_logistic
-from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
+from mtlfast.linear_model._model import (
+    TaskModel,
+    probe_penalties,
+    read_penalties,
+    read_tasks,
+)
 
 
 class MultiTaskClassifier(ClassifierMixin, TaskModel):
@@ -24,15 +29,17 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
     Args:
         penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
             unknown: as in :class:`MultiTaskRegressor`, and so is the cost. ``max_iter`` bounds
-            Newton's steps, and the iterations inside each of them.
+            Newton's steps, and the iterations inside each of them; all together take no more than
+            five times as many.
 
     Attributes: those of :class:`MultiTaskRegressor`, and:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
         coef_, intercept_: ``[K, d]`` and ``[K]`` for two classes, else ``[K, C, d]`` and
             ``[K, C]``.
         objective_: the sum over the C problems; ``gap_`` and ``n_iter_``: their largest. Steps are
-            Newton's, each a fit of weighted squares; ``gap_`` is the larger of that fit's and of
-            how far the gradients of loss and squares differ there, relative to that at W = 0.
+            Newton's, each a fit of weighted squares, whose slopes are the dual point behind
+            ``gap_``; with quadratic penalties that is also the gradient in the norm of the inverse
+            Hessian, relative to W in that of the Hessian.
 
     Raises (in ``fit``):
         ValueError: y is continuous, or all rows are of one class.
@@ -75,6 +82,7 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         features = read_features(function, X, self.device)
         terms = read_penalties(function, grid, features.device)
         tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        probe_penalties(function, terms, tasks, features)
         weight = read_weights(function, sample_weight, features)
         classes, target = _read_classes(function, y, len(features), weight)
         target = torch.from_numpy(target).to(features.device, torch.float64)

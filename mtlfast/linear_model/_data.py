@@ -1,12 +1,13 @@
 """What a user gives, checked and brought to one form: rows of features sorted by task."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from mtlfast.linear_model._base import DataConversionWarning, outside
+from mtlfast.linear_model._layout import Layout
 from mtlfast.linear_model._names import feature_names
 
 try:
@@ -26,12 +27,18 @@ class Rows:
         y: float64 tensor ``[N]``.
         weight: float64 tensor ``[N]`` of numbers > 0, or None.
         ptr: int64 tensor ``[K+1]``.
+        layout: what follows from ``ptr``; ``dataclasses.replace`` hands it on.
     """
 
     X: object
     y: torch.Tensor
     weight: torch.Tensor | None
     ptr: torch.Tensor
+    layout: Layout | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.layout is None:
+            object.__setattr__(self, "layout", Layout(self.ptr))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,12 @@ import torch
 from mtlfast.linear_model._base import RegressorMixin
 from mtlfast.linear_model._data import Problem, read_features, read_target, read_weights
 from mtlfast.linear_model._fit import fit_squares, squares
-from mtlfast.linear_model._model import TaskModel, read_penalties, read_tasks
+from mtlfast.linear_model._model import (
+    TaskModel,
+    probe_penalties,
+    read_penalties,
+    read_tasks,
+)
 
 
 class SquaresModel(RegressorMixin, TaskModel):
@@ -54,6 +59,7 @@ class SquaresModel(RegressorMixin, TaskModel):
         features = read_features(function, X, self.device)
         terms = read_penalties(function, grid, features.device)
         tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        probe_penalties(function, terms, tasks, features)
         y = read_target(function, y, features)
         weight = read_weights(function, sample_weight, features)
         return Problem(features, y, weight, tasks, codes), terms
@@ -86,14 +92,15 @@ class MultiTaskRegressor(SquaresModel):
 
     Args:
         penalty: a regularizer of :mod:`mtlfast.nn`, a sum or a list of them; None or [] fits each
-            task by itself. Which sums are solved is told by the error for one that is not.
+            task by itself. Terms of your own go too: what the solvers ask of one is told by
+            :class:`mtlfast.nn.Regularizer`, what is missing by the error.
         fit_intercept: whether each task has an intercept; else ``intercept_`` is 0.
         tol: relative optimality at which the solver stops, > 0.
         max_iter: iterations at most; a ConvergenceWarning tells that they did not suffice.
         solver: ``"cg"``, preconditioned conjugate gradients for quadratic penalties (pairwise,
-            graph, ridge); ``"fista"``, accelerated proximal gradients with restarts for one trace
-            norm or group lasso beside them; ``"admm"``, a splitting method for any sum with norms
-            and total variations; ``"auto"``, the quickest of those that can.
+            graph, ridge); ``"fista"``, accelerated proximal gradients with restarts for one norm of
+            W (trace norm, group lasso) beside them; ``"admm"``, a splitting method for any sum with
+            norms and total variations; ``"auto"``, the quickest of those that can.
         tasks: labels of all tasks, in the order of the rows of W and of the nodes of a graph.
             By default the sorted labels that occur; with a graph of K nodes and integer labels in
             [0, K), ``range(K)``. Needed where tasks without rows have other labels.
@@ -109,15 +116,16 @@ class MultiTaskRegressor(SquaresModel):
         coef_, intercept_: ``[K, d]`` and ``[K]``; tensors where X was one, else NumPy arrays.
         tasks_: NumPy array ``[K]`` of labels, in the order of the rows of ``coef_``.
         objective_: the minimum found, of the sum above.
-        gap_: what was at most ``tol`` where the fit converged. With quadratic penalties the norm of
-            the objective's gradient relative to that at W = 0, the larger of two: the Euclidean
-            one, and the one whose square is the error of the objective as far as the
-            preconditioner is its Hessian. With norms how far above its minimum the objective may
-            be, relative to it: (objective − L)/objective, L the minimum of the Lagrangian at dual
-            feasible multipliers, with ``"fista"`` at the smallest subgradient found. Directions
-            less curved than a millionth of a feature's squares count as that much, and an
-            objective below 1e-6 of that at W = 0 counts as so much. A larger ``gap_`` up to 1e-6
-            passes for converged with quadratic penalties where rounding leaves no smaller one.
+        gap_: what was at most ``tol`` where the fit converged. How far above its minimum the
+            objective may be, relative to it, or to 1e-6 of the objective at W = 0 where it is
+            smaller; with quadratic penalties also the error of W, relative to W, in the norm of the
+            Hessian, of which the first is about the square. It comes from the residual in the norm
+            of the inverse Hessian, which conjugate gradients bound by the smallest eigenvalue that
+            they have seen; with norms from the best dual point found. 1 tells that nothing is known
+            but that squares are no less than 0. Up to 1e-6 it passes for converged where rounding
+            leaves no smaller one. The one estimate in it: total variations of more than 128 tasks,
+            or 512 coefficients, count directions less curved than a millionth of a feature's
+            squares as that much.
         n_iter_, solver_: iterations, and the solver that was used.
         n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
 
@@ -125,14 +133,16 @@ class MultiTaskRegressor(SquaresModel):
         TypeError: entries that are no numbers, a penalty that is no regularizer.
         ValueError: wrong shapes, NaN or Inf (the first such row is named), no rows, no features,
             labels that are missing or not among ``tasks``, weights < 0 or all 0; numbers whose
-            squares overflow; graphs with negative weights that make the objective indefinite.
-        NotImplementedError: a sum of penalties that no solver takes; the text says what is missing.
+            squares overflow; graphs with negative weights that make the objective indefinite; a
+            term that is not what it declares, tried at a random W.
+        NotImplementedError: a term that no solver can take; the text says what it must declare.
 
     A task without rows gets its coefficients from its relations, and the intercept with which it
     predicts the mean of y at the mean of x over all rows. A constant feature is confounded with
     the intercept; it gets a coefficient of 0 without a penalty, and from one that wants it small.
     Penalties see coefficients: features of unlike scales are penalised unlike, and norms of W then
-    take many steps. Bring them to like scales first.
+    take many steps. Bring them to like scales first. Quadratic penalties of any strength, and
+    features in any units, are solved all the same; the objective is never above that at W = 0.
 
     Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
     and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from mtlfast.linear_model._blocks import TOO_LARGE, ratio
+from mtlfast.linear_model._coupling import Coupling
+from mtlfast.linear_model._gradients import fista
 from mtlfast.linear_model._penalties import check_penalties, split
 from mtlfast.linear_model._progress import Progress
-from mtlfast.linear_model._quadratic import System, independent
-from mtlfast.linear_model._splitting import admm, fista
-from mtlfast.linear_model._statistics import squares
+from mtlfast.linear_model._quadratic import FIT, Independent, System
+from mtlfast.linear_model._splitting import admm
+from mtlfast.linear_model._statistics import squares, typical
 
 __all__ = ["Fit", "check_penalties", "fit_squares", "squares"]
 
@@ -33,7 +36,7 @@ class Fit:
 
 def choose(name, solver, penalty, has_blocks):
     """The solver of a penalty; ValueError where the one that is asked for cannot do it."""
-    norms = [type(term).__name__ for term in penalty.norms + penalty.edges]
+    norms = [term.name for term in penalty.norms + penalty.edges]
     if solver not in SOLVERS:
         raise ValueError(f"{name}: solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
     if solver == "cg" and norms:
@@ -87,44 +90,52 @@ def _check_range(name, statistics):
 
 def check_finite(name, W):
     if not torch.isfinite(W).all():
-        raise ValueError(
-            f"{name}: X, y, sample_weight and strengths must be of a size for float64, got "
-            "coefficients that are not finite; rescale them"
-        )
+        raise ValueError(f"{name}: {TOO_LARGE}")
 
 
-def solve(name, statistics, penalty, *, tol, max_iter, solver, start=None, progress=None):
-    """(W, gap, iterations, is_exact) for a :class:`~mtlfast.linear_model._penalties.Penalty`."""
-    _check_range(name, statistics)
-    if penalty.is_smooth:
-        quadratic = penalty.quadratic
-        system = System(statistics, quadratic)
-        if statistics.gram is not None and not quadratic.couples:
-            W = independent(statistics, quadratic.ridge)
-            miss = statistics.moment - system.product(W)
-            return W, system.relative(miss, statistics.moment), 1, True
-        with _named(name):
-            out = system.solve(
-                statistics.moment, start=start, tol=tol, max_iter=max_iter, progress=progress
-            )
-        return out.W, out.residual, out.n_iter, out.is_exact
-    run = fista if solver == "fista" else admm
+def coupling_of(squares, penalty):
+    """What the quadratic penalties make of the tasks of these statistics, and of like ones."""
+    own, nested = typical(squares.diagonal()), squares.gram is not None
+    return Coupling(penalty.quadratic, squares.device, own, nested=nested)
+
+
+def solve(
+    name, squares, penalty, coupling, *,
+    tol, max_iter, solver, start=None, progress=None, certified=True,
+):  # fmt: skip
+    """The optimum of squares and a ``Penalty``, as a ``Solved`` of ``_quadratic``."""
+    _check_range(name, squares)
     with _named(name):
-        out = run(statistics, penalty, tol=tol, max_iter=max_iter, start=start, progress=progress)
-    return out.W, out.gap, out.n_iter, False
+        if not penalty.is_smooth:
+            run = fista if solver == "fista" else admm
+            settings = {"tol": tol, "max_iter": max_iter, "start": start, "progress": progress}
+            return run(squares, penalty, coupling, **settings)
+        if squares.gram is not None and not coupling.couples:
+            return Independent(squares, coupling.ridge).solve()
+        return System(squares, coupling).solve(
+            squares.moment, start=start, tol=tol, max_iter=max_iter, progress=progress,
+            certified=certified,
+        )  # fmt: skip
 
 
 def fit_squares(name, statistics, penalties, *, tol, max_iter, solver, verbose, start=None):
     """The optimum of ½ Σ s(y − x·w − b)² + Σ penalties."""
     K, device = statistics.num_tasks, statistics.device
     penalty = split(name, check_penalties(name, penalties), K, device)
+    coupling = coupling_of(statistics, penalty)
     solver = choose(name, solver, penalty, statistics.gram is not None)
     with progress_of(name, solver, tol, verbose) as progress:
-        W, gap, n_iter, is_exact = solve(
-            name, statistics, penalty,
+        out = solve(
+            name, statistics, penalty, coupling,
             tol=tol, max_iter=max_iter, solver=solver, start=start, progress=progress,
         )  # fmt: skip
+    W, gap, is_exact = out.W, out.gap, out.is_exact
     check_finite(name, W)
-    objective = statistics.loss(W) + penalty.value(W)
+    objective = statistics.loss(W) + penalty.value(W, coupling)
+    nothing = 0.5 * statistics.yy
+    if not objective <= nothing:
+        W, objective, gap, is_exact = torch.zeros_like(W), nothing, float("inf"), False
+    if not coupling.has_negative:  # the minimum is no smaller than 0
+        gap = min(gap, ratio(objective, max(objective, FIT * nothing)))
     converged = gap <= tol or (is_exact and gap <= ROUNDED)
-    return Fit(W, statistics.intercept(W), objective, gap, n_iter, converged, solver)
+    return Fit(W, statistics.intercept(W), objective, gap, out.n_iter, converged, solver)

@@ -17,9 +17,13 @@ from mtlfast.linear_model._data import read_features
 from mtlfast.linear_model._fit import check_penalties
 from mtlfast.linear_model._labels import factorize, label_array, match
 from mtlfast.linear_model._names import check_features
+from mtlfast.linear_model._penalties import named
+from mtlfast.linear_model._probe import probe
+from mtlfast.nn._parameters import grouped, invalid, nested_params, with_params
 
 SOLVERS = ("auto", "cg", "fista", "admm")
 UNKNOWN = ("error", "mean")
+PENALTIES = ("penalty", "penalty_grid")  # may be lists of regularizers
 _BLOCK = 1 << 22  # coefficients that are gathered at a time
 
 
@@ -46,6 +50,34 @@ class TaskModel(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def get_params(self, deep=True):
+        """The constructor's arguments by name; with ``deep`` also those of penalties.
+
+        Parameters of a penalty go by its name and theirs, terms of a sum or a list by position:
+        ``penalty__strength``, ``penalty__0__strength``.
+        """
+        params = super().get_params(deep=False)
+        if deep:
+            for name, value in list(params.items()):
+                if name in PENALTIES or hasattr(value, "get_params"):  # not each label of tasks
+                    params |= nested_params(name, value)
+        return params
+
+    def set_params(self, **params):
+        """Sets arguments by name and returns the estimator.
+
+        A penalty in which something is set is copied before: who else holds it sees no change.
+        Nothing is set when a value is refused.
+        """
+        known = super().get_params(deep=False)
+        plain = {}
+        for name, inside in grouped(params).items():
+            if name not in known:
+                raise ValueError(invalid(self, name, known))
+            value = inside.pop("", known[name])
+            plain[name] = with_params(name, value, inside) if inside else value
+        return super().set_params(**plain)
 
     def _function(self, method):
         return f"{type(self).__name__}.{method}"
@@ -165,9 +197,16 @@ def read_penalties(function, grid, device):
     return terms
 
 
+def probe_penalties(function, grid, tasks, features):
+    """Whether the terms of a grid of penalties are what they declare, for K tasks and d columns."""
+    for terms in grid:
+        probe(function, terms, len(tasks), features.values.shape[1], features.device)
+
+
 def read_tasks(function, task_ids, tasks, terms, num_rows):
     """(labels ``[K]`` in the order of the rows of W, codes ``[N]``), for terms of a grid."""
-    nodes = _num_nodes(term for some in terms for term in some)
+    with named(function):
+        nodes = _num_nodes(term for some in terms for term in some)
     if task_ids is None:
         labels, codes = np.zeros(1, dtype=np.int64), np.zeros(num_rows, dtype=np.int64)
         known = labels if tasks is None else _read_order(function, tasks)
@@ -194,11 +233,7 @@ def read_tasks(function, task_ids, tasks, terms, num_rows):
 
 def _num_nodes(terms):
     """The number of tasks that a graph among the terms says, None without one."""
-    for term in terms:
-        graph = getattr(term, "graph", None)  # a TaskGraph or a matrix
-        if graph is not None:
-            return graph.num_tasks if hasattr(graph, "num_tasks") else len(graph)
-    return None
+    return next((nodes for term in terms if (nodes := term._num_tasks()) is not None), None)
 
 
 def _are_nodes(labels, nodes):

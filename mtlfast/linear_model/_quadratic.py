@@ -1,214 +1,255 @@
-"""Sums of squares: preconditioned conjugate gradients on Gram matrices plus the relations.
+"""Sums of squares with quadratic penalties: the optimum, and a bound of what it misses.
 
 The optimum of Σ_k ½⟨w_k, G_k w_k⟩ − ⟨c_k, w_k⟩ + q(W), q quadratic with Hessian Q ⊗ I, solves
-(G + Q) W = C. The preconditioner inverts the blocks G_k + Q_kk I of the tasks, and beside them the
-pairwise distance and a graph of groups exactly, so that with ridge they need one step.
+(G + Q) W = C. Few unknowns are solved for at once (``_direct``), more by conjugate gradients with
+the preconditioner P of ``_preconditioner``, W in the parts that ``_coupling`` tells apart.
 
-Residuals are relative to C in the Euclidean norm and in the one that the preconditioner P gives,
-√⟨R, P⁻¹R⟩, and the larger one counts. The square of the second is the error of the objective,
-relative to what there is to gain over W = 0, as far as P is G + Q, whatever the scales of tasks and
-features; the first says little about a feature that is small beside another.
+With the residual R the objective is ½⟨R, (G + Q)⁻¹R⟩ above its minimum. Directly solved systems
+know this number; conjugate gradients bound it by ⟨R, P⁻¹R⟩ over the smallest eigenvalue of P⁻¹(G +
+Q) that their own coefficients show.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from mtlfast.linear_model._ties import Blocks, Tied
+from mtlfast.linear_model._blocks import INDEFINITE, Spectral, apply, equilibrated, ratio
+from mtlfast.linear_model._direct import MOST_NUMBERS, MOST_TASKS, Direct
+from mtlfast.linear_model._preconditioner import Preconditioner
 
-_INDEFINITE = (
-    "the penalties must be convex: a graph's negative weights make their sum with the loss "
-    "indefinite, or strengths overflow"
-)
-_ROUNDING = 16 * torch.finfo(torch.float64).eps
+_LOOK = 50  # iterations after which the residual is formed anew
+_IDLE = 3  # true residuals that did not fall, after which a solve ends
+FIT = 1e-6  # of the squares at W = 0: below, an objective counts as so much
+
+
+@dataclass
+class Dual:
+    """A dual point: R = −∇f(W) − Σ AᵀY, ⟨R, H⁻¹R⟩ or more, and how far outside its balls Y is."""
+
+    W: torch.Tensor
+    R: torch.Tensor
+    energy: float
+    factor: float = 1.0
 
 
 @dataclass
 class Solved:
     W: torch.Tensor
-    residual: float  # ‖C − (G + Q)W‖ / ‖C‖, the larger of two norms
+    gap: float  # see System.gap, or of norms how far the objective may be above its minimum
     n_iter: int
-    is_exact: bool  # the residual is that of rounding
+    is_exact: bool  # what is left is rounding
+    duals: list  # of :class:`Dual`
+    energy: object = None  # of quadratic penalties, ⟨R, H⁻¹R⟩ or more as a function of R
+
+
+def gap_of(squares, energy, gained):
+    """How far from the minimum an energy ⟨R, (G + Q)⁻¹R⟩ is, by the stricter of two measures.
+
+    Its root, relative to that of C, whose square is what W = 0 is above the minimum: the error of W
+    in the norm of the Hessian. And what the objective is above its minimum, relative to it, or to
+    1e-6 of it at W = 0. ``gained`` is twice what W is below W = 0.
+    """
+    left = max(squares.yy - gained, FIT * squares.yy)
+    return max(ratio(energy, max(gained, 0.0)) ** 0.5, ratio(energy, left))
 
 
 class System:
     """(G + Q) W = C for changing C."""
 
-    def __init__(self, squares, quadratic, *, majorises=False):
-        """With ``majorises`` the preconditioner is no smaller than G + Q itself."""
-        self.squares, self.quadratic, self._majorises = squares, quadratic, majorises
-        self._inverse = None
+    def __init__(self, squares, coupling):
+        self.squares, self.coupling = squares, coupling
+        K, d = squares.num_tasks, squares.num_features
+        self.is_direct = squares.gram is not None and K <= MOST_TASKS and K * d <= MOST_NUMBERS
+        self._direct = self._preconditioner = None
+        self.least_eigenvalue = 1.0  # of P⁻¹(G + Q), seen so far
+
+    @property
+    def direct(self):
+        if self._direct is None:
+            coupling = self.coupling
+            self._direct = Direct(self.squares.gram, coupling.hierarchy, 2 * coupling.ridge)
+        return self._direct
+
+    @property
+    def preconditioner(self):
+        if self._preconditioner is None:
+            self._preconditioner = Preconditioner(self.squares, self.coupling)
+        return self._preconditioner
 
     def product(self, W):
-        return self.squares.product(W).add_(self.quadratic.grad(W))
+        return self.squares.product(W).add_(self.coupling.grad(W))
+
+    def solve(self, C, *, start=None, tol, max_iter, progress=None, certified=True):
+        """W with a gap of at most ``tol``, or as small as its digits let it be.
+
+        Not ``certified``, a direct solution comes without a gap and what is left of its gradient.
+        """
+        if not C.any():
+            W = torch.zeros_like(C)
+            return Solved(W, 0.0, 0, True, [Dual(W, W, 0.0)], self.energy)
+        if not self.is_direct:
+            return self._iterate(C, start, tol, max_iter, progress)
+        W = self.direct.solve(C)
+        if not certified:
+            return Solved(W, float("nan"), 1, True, [Dual(W, None, None)], self.energy)
+        R = C - self.product(W)
+        energy = self.direct.energy(R)
+        gap = gap_of(self.squares, energy, float((C * W).sum()))
+        return Solved(W, gap, 1, True, [Dual(W, R, energy)], self.energy)
+
+    def energy(self, R):
+        """⟨R, (G + Q)⁻¹R⟩, or more as far as it is known."""
+        if self.is_direct:
+            return self.direct.energy(R)
+        parts = self.preconditioner.apply(R)
+        return max(inner(R, parts, self.coupling.levels), 0.0) / self.least_eigenvalue
+
+    def _iterate(self, C, start, tol, max_iter, progress):
+        run, best, idle = _Gradients(self, C, start), float("inf"), 0
+        while True:
+            due = run.gap() <= tol or run.stands or run.n_iter >= max_iter
+            if due or run.n_iter % _LOOK == _LOOK - 1:
+                run.look()
+            if due:
+                idle = idle + 1 if run.gap() > 0.5 * best else 0
+                best = min(best, run.gap())
+                if run.gap() <= tol or run.stands or idle == _IDLE or run.n_iter >= max_iter:
+                    break
+            run.step()
+            if progress is not None:
+                progress(run.n_iter, run.gap())
+        W, energy = self.coupling.join(run.W), run.energy / self.least_eigenvalue
+        is_exact = run.stands or idle == _IDLE
+        return Solved(W, run.gap(), run.n_iter, is_exact, [Dual(W, run.R, energy)], self.energy)
+
+
+class _Gradients:
+    """Conjugate gradients on parts, from a start."""
+
+    def __init__(self, system, C, start):
+        self.system, self.C = system, C
+        self.coupling, self.squares = system.coupling, system.squares
+        zero = torch.zeros_like(C)
+        self.W = self.coupling.split(zero if start is None else start)
+        self.n_iter, self.stands = 0, False
+        self._coefficients = []  # (α, β) since the last start
+        self._by_steps = system.preconditioner.is_moderate
+        self.R = C.clone() if start is None else self._residual()
+        self._start()
+        self._gained = self.energy if start is None else system.energy(C)
+
+    def _residual(self):
+        whole = self.coupling.join(self.W)
+        out = self.C - self.squares.product(whole)
+        return out.sub_(self.coupling.grad_of(self.W, whole))
+
+    def _start(self):
+        self._direction, self._coefficients, self._growth = None, [], 0.0
+        self._prepare()
 
     def _prepare(self):
-        squares, quadratic = self.squares, self.quadratic
-        device, K = squares.device, squares.num_tasks
-        shift = quadratic.diagonal(device) + 4 * quadratic.pairs
-        if self._majorises:  # a Laplacian is no larger than twice its diagonal
-            shift += quadratic.graph_diagonal(device)
-        groups = None if self._majorises else quadratic.groups()
-        if groups is not None:
-            graph, strength = groups
-            size = torch.zeros(K, dtype=torch.float64, device=device)
-            size[graph.member] = (
-                graph.group_ptr.diff().double().repeat_interleave(graph.group_ptr.diff())
-            )
-            shift += 4 * strength * (size > 0)
-        self._shift, rest = shift[:, None], shift
-        gram = squares.gram
-        if gram is None:
-            gram = squares.diagonal()
-            diagonal = gram + self._shift
-            self._inverse = Blocks(1 / torch.where(diagonal > 0, diagonal, 1.0))
+        """P⁻¹R as parts, its product with G, and their share of the energy."""
+        preconditioner = self.system.preconditioner
+        self.Z = preconditioner.apply(self.R)
+        whole = self.coupling.join(self.Z)
+        if self._by_steps:
+            self.image = preconditioner.image(self.R, self.Z, whole)
         else:
-            self._inverse = Blocks(inverses(gram, shift[:, None]))
-        if groups is not None:
-            rest = rest - 4 * strength * size
-            sets = graph.group_ptr, graph.member
-            self._inverse = Tied(self._inverse, gram, rest, 4 * strength, *sets)
-        if quadratic.pairs:
-            rest = rest - 4 * K * quadratic.pairs
-            sets = torch.tensor([0, K], device=device), torch.arange(K, device=device)
-            self._inverse = Tied(self._inverse, gram, rest, 4 * quadratic.pairs, *sets)
+            self.image = self.squares.product(whole)
+        self.energy = max(inner(self.R, self.Z, self.coupling.levels), 0.0)
 
-    def precondition(self, R):
-        if self._inverse is None:
-            self._prepare()
-        return self._inverse.apply(R)
+    def gap(self):
+        energy = self.energy / self.system.least_eigenvalue
+        return gap_of(self.squares, energy, self._gained)
 
-    def step(self, R):
-        """The preconditioned R and its product with G, which needs no Gram matrices."""
-        Z = self.precondition(R)
-        return Z, (R - self._shift * Z).add_(self._inverse.ties(Z))
-
-    def relative(self, R, C):
-        """The residual R relative to C, the larger of two norms."""
-        energy, whole = (max(float((X * self.precondition(X)).sum()), 0.0) for X in (R, C))
-        return max(ratio(float(R.norm()), float(C.norm())), ratio(energy, whole) ** 0.5)
-
-    def _stepped(self, R, by_steps):
-        """The preconditioned R, its product with G, and their share of the energy."""
-        if by_steps:
-            Z, image = self.step(R)
+    def step(self):
+        if self._direction is None:
+            self._direction, self._along = self.Z, self.image
         else:
-            Z = self.precondition(R)
-            image = self.squares.product(Z)
-        return Z, image, max(float((R * Z).sum()), 0.0)
+            for part, new in zip(self._direction, self.Z, strict=True):
+                part.mul_(self._growth).add_(new)
+            self._along.mul_(self._growth).add_(self.image)
+        whole = self.coupling.join(self._direction)
+        image = self.coupling.grad_of(self._direction, whole).add_(self._along)
+        curvature = inner(image, self._direction, self.coupling.levels)
+        if not curvature > 0:
+            # without negative weights it is that of rounding
+            least = -1e-10 * float(whole.norm() * image.norm())
+            if curvature < least and self.coupling.has_negative:
+                raise ValueError(INDEFINITE)
+            self.stands = True
+            return
+        self.n_iter += 1
+        length = self.energy / curvature
+        for part, along in zip(self.W, self._direction, strict=True):
+            part.add_(along, alpha=length)
+        self.R.sub_(image, alpha=length)
+        before = self.energy
+        self._prepare()
+        self._growth = self.energy / before
+        self._coefficients.append((length, self._growth))
+        self.stands = self.energy == 0
 
-    def solve(self, C, *, start=None, tol, max_iter, progress=None):
-        """W with a relative residual of at most ``tol``, or as small as its digits let it be."""
-        norm = float(C.norm())
-        if norm == 0:
-            return Solved(torch.zeros_like(C), 0.0, 0, True)
-        W = torch.zeros_like(C) if start is None else start.clone()
-        by_steps, is_exact, n_iter = self.squares.gram is not None, False, 0
-        R = C.clone() if start is None else C - self.product(W)
-        Z, image, energy = self._stepped(R, by_steps)
-        whole = energy if start is None else float((C * self.precondition(C)).sum())
-
-        def now():
-            return max(ratio(float(R.norm()), norm), ratio(energy, whole) ** 0.5)
-
-        residual = now()
-        direction, along, growth = None, None, 0.0  # along: G · direction
-        while residual > tol and energy != 0 and n_iter < max_iter:
-            if direction is None:
-                direction, along = Z, image
-            else:
-                direction = Z.add_(direction, alpha=growth)
-                along = image.add_(along, alpha=growth)
-            image = self.quadratic.grad(direction).add_(along)
-            curvature = float((direction * image).sum())
-            if curvature <= 0:
-                # without negative weights it is that of rounding
-                least = -1e-10 * float(direction.norm() * image.norm())
-                if curvature < least and self.quadratic.has_negative:
-                    raise ValueError(_INDEFINITE)
-                break
-            n_iter += 1
-            W.add_(direction, alpha=energy / curvature)
-            R.sub_(image, alpha=energy / curvature)
-            drifted = float(R.norm())
-            looks = drifted <= tol * norm or n_iter % 50 == 0
-            if looks:  # what was updated drifts
-                R = C - self.product(W)
-                if float(R.norm()) > 2 * drifted:  # start anew from the true residual
-                    direction, by_steps = None, False
-            Z, image, new = self._stepped(R, by_steps)
-            growth, energy = new / energy, new
-            residual = now()
-            is_exact = looks and residual > tol and self._is_rounding(R, energy, W)
-            if is_exact:
-                break
-            if progress is not None:
-                progress(n_iter, residual)
-        return Solved(W, residual, n_iter, is_exact)
-
-    def _is_rounding(self, R, energy, W):
-        """Whether the residual R at W is no more than what diag(G + Q) W is rounded by."""
-        diagonal = self.squares.diagonal() + self.quadratic.diagonal(W.device)[:, None].abs()
-        least = _ROUNDING * diagonal * W.abs()
-        if float(R.norm()) > float(least.norm()):
-            return False
-        return energy <= float((least * self.precondition(least)).sum())
+    def look(self):
+        """Forms the residual anew, for what is updated drifts, and learns what the steps showed."""
+        system, drifted = self.system, self.energy
+        seen = _least_eigenvalue(self._coefficients)
+        system.least_eigenvalue = min(system.least_eigenvalue, seen)
+        self._gained = max(float((self.C * self.coupling.join(self.W)).sum()), 0.0)
+        self.R = self._residual()
+        self._prepare()
+        if self.energy > 2 * drifted:  # start anew from the true residual
+            self._by_steps = False
+            self._start()
 
 
-def ratio(part, whole):
-    return abs(part) / whole if whole > 0 else (0.0 if part == 0 else float("inf"))
+def inner(R, parts, levels):
+    """⟨R, W⟩ for W in parts, each by itself."""
+    value = float((R * parts[0]).sum())
+    for level, centres in zip(levels, parts[1:], strict=True):
+        value += float((level.sums(R) * centres).sum())
+    return value
 
 
-def inverses(gram, shift):
-    """(G_k + diag(shift_k))⁻¹; of singular ones, with what little more on the diagonal helps.
-
-    ``shift`` is ``[K, 1]`` or ``[K, d]``. Rows and columns are brought to a diagonal of 1 first,
-    for features may differ in scale.
-    """
-    M, root = _equilibrated(gram, shift)
-    factor, singular = _cholesky(M)
-    bad = torch.nonzero(singular)[:, 0]
-    if bad.numel():
-        M = M[bad]
-        M.diagonal(dim1=1, dim2=2).add_(1e-11)
-        factor[bad], info = torch.linalg.cholesky_ex(M)
-        if info.any():
-            raise ValueError(_INDEFINITE)
-    inverse = torch.cholesky_inverse(factor)
-    return inverse.div_(root[:, :, None]).div_(root[:, None])
+def _least_eigenvalue(coefficients):
+    """Of the preconditioned matrix, as far as the steps of conjugate gradients have seen it."""
+    if not coefficients:
+        return 1.0
+    alpha, beta = torch.tensor(coefficients, dtype=torch.float64).T
+    diagonal = 1 / alpha
+    diagonal[1:] += beta[:-1] / alpha[:-1]
+    beside = beta[:-1].sqrt() / alpha[:-1]
+    T = torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1)
+    return max(float(torch.linalg.eigvalsh(T)[0]), 1e-16)
 
 
-def _cholesky(M):
-    """Factors of matrices with a diagonal of 1, and which of them are singular but for rounding."""
-    factor, info = torch.linalg.cholesky_ex(M)
-    return factor, (info != 0) | (factor.diagonal(dim1=1, dim2=2).amin(1).square() < 1e-13)
+class Independent:
+    """Tasks that nothing relates, each solved by itself."""
 
+    def __init__(self, squares, ridge):
+        self.squares, self._ridge = squares, ridge
+        self._matrix, self._root = equilibrated(squares.gram, 2.0 * ridge)
+        self._inverse = Spectral(self._matrix)
 
-def _equilibrated(gram, shift):
-    """M = (G + diag(shift))_ij / (root_i root_j) with a diagonal of 1, and the roots ``[K, d]``."""
-    M = gram.clone()
-    diagonal = M.diagonal(dim1=1, dim2=2)
-    diagonal += shift
-    if (diagonal < 0).any():
-        raise ValueError(_INDEFINITE)
-    diagonal += diagonal == 0  # a constant feature that nothing shrinks
-    root = diagonal.sqrt()
-    return M.div_(root[:, :, None]).div_(root[:, None]), root
+    def solve(self):
+        """A :class:`Solved` with the minimiser; of several the one of least norm."""
+        W = self._minimiser()
+        R = self.squares.moment - self.squares.product(W) - 2 * self._ridge * W
+        energy = self.energy(R)
+        gap = gap_of(self.squares, energy, float((self.squares.moment * W).sum()))
+        return Solved(W, gap, 1, True, [Dual(W, R, energy)], self.energy)
 
+    def energy(self, R):
+        """⟨R, (G + 2·ridge)⁻¹R⟩."""
+        return self._inverse.energy(R / self._root)
 
-def independent(squares, ridge):
-    """The minimiser for tasks that nothing relates, directly; of several the one of least norm."""
-    gram, moment = squares.gram, squares.moment
-    M, root = _equilibrated(gram, gram.new_full((len(gram), 1), 2.0 * ridge))
-    factor, singular = _cholesky(M)
-    W = torch.cholesky_solve((moment / root)[:, :, None], factor)[:, :, 0] / root
-    many = torch.nonzero(singular)[:, 0]
-    if not many.numel():
-        return W
-    values, vectors = torch.linalg.eigh(gram[many])
-    values = values + 2 * ridge
-    keep = values > values.shape[1] * torch.finfo(values.dtype).eps * values[:, -1:].clamp(min=0)
-    along = torch.bmm(vectors.mT, moment[many, :, None])[:, :, 0]
-    along = torch.where(keep, along / torch.where(keep, values, 1.0), 0.0)
-    W[many] = torch.bmm(vectors, along[:, :, None])[:, :, 0]
-    return W
+    def _minimiser(self):
+        right = self.squares.moment / self._root
+        w = self._inverse.solve(right)
+        w += self._inverse.solve(right - apply(self._matrix, w))
+        w /= self._root
+        many = self._inverse.many
+        if many.numel() and not self._ridge:  # the null space, in the units of W
+            null = self._inverse.empty() / self._root[many, :, None]
+            w[many] -= apply(null @ torch.linalg.pinv(null), w[many])
+        return w

@@ -1,7 +1,5 @@
 """Choosing a penalty: fits along a grid, and cross-validation inside the tasks."""
 
-import copy
-
 import numpy as np
 import torch
 
@@ -49,12 +47,10 @@ def strengths(penalty, factors):
 
 
 def _scaled(penalty, factor):
-    shared = [getattr(module, "graph", None) for module in penalty.modules()]
-    penalty = copy.deepcopy(penalty, {id(graph): graph for graph in shared})
-    terms = [module for module in penalty.modules() if isinstance(module, Regularizer)]
-    for term in terms:
-        if not hasattr(term, "terms"):  # a sum has no strength of its own
-            term.strength *= factor
+    penalty = penalty.__sklearn_clone__()
+    for term in penalty.modules():
+        if isinstance(term, Regularizer) and term.summands == (term,):  # a sum has no strength
+            term._scale_(factor)
     return penalty
 
 

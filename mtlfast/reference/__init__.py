@@ -18,8 +18,6 @@ from mtlfast.reference.graph import (
     edge_structure,
     graph_add_,
     graph_grad,
-    graph_prox,
-    graph_prox_dense,
     graph_reg,
     graph_value,
     group_grad,
@@ -27,11 +25,19 @@ from mtlfast.reference.graph import (
     group_reg,
     group_value,
     ordered_edges,
+)
+from mtlfast.reference.graph_prox import (
+    by_pieces,
+    graph_pieces,
+    graph_prox,
+    graph_prox_dense,
     require_solved,
 )
 from mtlfast.reference.graph_total_variation import (
     graph_total_variation,
+    graph_total_variation_add_,
     graph_total_variation_grad,
+    graph_total_variation_value,
 )
 from mtlfast.reference.group_lasso import group_lasso, group_lasso_grad, group_lasso_prox
 from mtlfast.reference.pairwise import (
@@ -45,6 +51,8 @@ from mtlfast.reference.pairwise import (
     pairwise_value,
     pairwise_value_grad,
 )
+from mtlfast.reference.quadratic import quadratic_add_, quadratic_value
+from mtlfast.reference.ridge import ridge_grad, ridge_prox, ridge_reg
 from mtlfast.reference.trace_norm import (
     rank_cut,
     require_finite,
@@ -61,6 +69,7 @@ from mtlfast.reference.trace_norm import (
 )
 
 __all__ = [
+    "by_pieces",
     "centred",
     "dense_distance",
     "dense_graph_grad",
@@ -74,11 +83,14 @@ __all__ = [
     "gram_reg_factor",
     "graph_add_",
     "graph_grad",
+    "graph_pieces",
     "graph_prox",
     "graph_prox_dense",
     "graph_reg",
     "graph_total_variation",
+    "graph_total_variation_add_",
     "graph_total_variation_grad",
+    "graph_total_variation_value",
     "graph_value",
     "group_grad",
     "group_lasso",
@@ -96,11 +108,16 @@ __all__ = [
     "pairwise_shrink_",
     "pairwise_value",
     "pairwise_value_grad",
+    "quadratic_add_",
+    "quadratic_value",
     "rank_cut",
     "real",
     "require_finite",
     "require_solved",
     "require_threshold",
+    "ridge_grad",
+    "ridge_prox",
+    "ridge_reg",
     "spectral_derivative",
     "trace_norm",
     "trace_norm_hessian",

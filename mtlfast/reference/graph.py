@@ -1,4 +1,4 @@
-"""The graph-weighted distance: over edges, over a dense A, over groups; and its prox."""
+"""The graph-weighted distance: over edges, over a dense A, over groups."""
 
 import torch
 
@@ -185,73 +185,3 @@ def group_prox(w, ptr, member, step):
     centred, n = _group_centred(x, ptr, member)
     shrink = 1 - 1 / (1 + 4 * n * step)  # 1, not NaN, where the step overflows
     return x.index_add(0, member, -shrink * centred).to(w.dtype)
-
-
-@plain
-def graph_prox_dense(w, row_ptr, col, weight, step):
-    """(I + 4·step·L)⁻¹ w by one dense solve: differentiable, for small K."""
-    row, col = edge_rows(row_ptr, col)
-    x = real(w)
-    num_tasks = w.shape[0]
-    s = x.new_zeros((num_tasks, num_tasks)).index_put((row, col), weight.to(x.dtype), True)
-    system = torch.eye(num_tasks, dtype=x.dtype, device=x.device)
-    system = system + 2 * step * (torch.diag(s.sum(1)) - s)
-    return torch.linalg.solve(system, x).to(w.dtype)
-
-
-@plain
-def graph_prox(w, row_ptr, col, weight, step, tol, max_iter):
-    """The same by conjugate gradients in float64, preconditioned by the diagonal."""
-    row, col = edge_rows(row_ptr, col)
-    half = weight.double() / 2
-    b = w.double()
-    norm = b.square().sum(0)
-
-    def apply(x):
-        return x + step * graph_grad(x, row, col, half)
-
-    def relative(r):
-        ratio = (r.square().sum(0) / norm)[(norm > 0) & norm.isfinite()]
-        return ratio.nan_to_num(nan=torch.inf).max().sqrt().item() if ratio.numel() else 0.0
-
-    degree = b.new_zeros(w.shape[0]).index_add(0, row, weight.double())
-    diagonal = (1 + 2 * step * degree)[:, None]
-    x, iterations, indefinite = b.clone(), 0, bool((diagonal <= 0).any())
-    r = b - apply(x)
-    residual = relative(r)
-    while not indefinite and tol < residual < torch.inf and iterations < max_iter:
-        p, rz = r / diagonal, (r * r / diagonal).sum(0)
-        before = iterations
-        while iterations < max_iter:
-            iterations += 1
-            q = apply(p)
-            curvature = (p * q).sum(0)
-            if bool(((rz > 0) & (curvature <= 0)).any()):
-                indefinite = True
-                break
-            alpha = torch.where((rz > 0) & (curvature > 0), rz / curvature, 0.0)
-            x, r = x + alpha * p, r - alpha * q
-            if not tol < relative(r) < torch.inf:
-                break
-            rz, old = (r * r / diagonal).sum(0), rz
-            p = r / diagonal + torch.where(old > 0, rz / old, 0.0) * p
-        r = b - apply(x)
-        last, residual = residual, relative(r)
-        if iterations - before <= 1 and residual >= last:
-            break
-    require_solved(indefinite, iterations, residual, step, tol, max_iter)
-    return x.to(w.dtype)
-
-
-def require_solved(indefinite, iterations, residual, step, tol, max_iter):
-    """The errors of graph_prox that only the solver can find."""
-    if indefinite:
-        raise ValueError(
-            "graph_prox: graph must make I + 4·step·L positive definite, "
-            f"got negative weights that make it indefinite at step={step}"
-        )
-    if residual > tol:
-        raise RuntimeError(
-            f"graph_prox: conjugate gradients must reach tol={tol:g} within max_iter={max_iter} "
-            f"iterations, got residual {residual:.3g} after {iterations}"
-        )

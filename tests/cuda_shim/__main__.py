@@ -78,6 +78,16 @@ def check_graph_prox(kernels, elements):
         for case in graph_prox.CASES:
             run = partial(graph_prox.check, kernels, element, case)
             same_bits(kernels, run, SCHEDULES[1:3])  # an iteration is six launches: few orders
+        graph_prox.check_clusters(kernels, element)
+
+
+def check_graph_prox_small(kernels, elements):
+    for element in elements:
+        graph_prox.check_signs(kernels, element)
+        for dim in (3, 16, 37):
+            same_bits(
+                kernels, partial(graph_prox.check_small, kernels, element, dim), SCHEDULES[1:]
+            )
 
 
 # the checks that reach a file; those of other files are reached by all
@@ -91,6 +101,7 @@ CHECKS = {
     "trace_norm.cu": check_trace_norm,
     "teams.h": check_trace_norm,
     "graph_prox.cu": check_graph_prox,
+    "graph_prox_small.cu": check_graph_prox_small,
 }
 
 
@@ -111,6 +122,7 @@ def run_threads(kernels, elements=ELEMENTS[:1], file=""):
         "gram.cu": lambda e: gram.check(kernels, e, gram.Case(9, 33, 100, hub=300)),
         "group.cu": lambda e: group.check(kernels, e, ((5, 128, 129, 2), 8), 1.0),
         "graph_prox.cu": lambda e: graph_prox.check(kernels, e, graph_prox.CASES[2]),
+        "graph_prox_small.cu": lambda e: graph_prox.check_small(kernels, e, 20),
         "trace_norm.cu": lambda e: trace_norm.check(kernels, e, (17, 6)),
     }
     for element in elements:

@@ -137,42 +137,64 @@ int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E) {
   return cuda::graph_prox_workspace(K, d, E);
 }
 
+const char* graph_prox_small(int dtype, const void* w, const int64_t* row_ptr, const int32_t* col,
+                             const void* weight, const int32_t* member, const int64_t* first,
+                             int64_t count, int64_t d, double step, void* out,
+                             int32_t* indefinite) {
+  return guarded([&] {
+    cuda::graph_prox_small(DType(dtype), w, {row_ptr, col, weight, member}, first, count, d, step,
+                           out, indefinite, kStream);
+  });
+}
+
 const char* graph_prox_load(int dtype, const void* w, int64_t stride, int64_t column,
                             const int64_t* row_ptr, const int32_t* col, const void* weight,
-                            int64_t K, int64_t d, int64_t E, double step, void* state,
-                            void* workspace) {
+                            const int32_t* member, int64_t K, int64_t d, int64_t E, double step,
+                            void* state, void* workspace) {
   return guarded([&] {
     cuda::graph_prox_load(DType(dtype), w, stride, column,
-                          {{row_ptr, col, weight, nullptr}, K, d, E, step, state}, workspace,
+                          {{row_ptr, col, weight, member}, K, d, E, step, state}, workspace,
                           kStream);
   });
 }
 
-const char* graph_prox_residual(const int64_t* row_ptr, const int32_t* col, const void* weight,
-                                int64_t K, int64_t d, int64_t E, double step, void* state,
-                                void* workspace) {
+const char* graph_prox_residual(int dtype, const void* w, int64_t stride, int64_t column,
+                                const int64_t* row_ptr, const int32_t* col, const void* weight,
+                                const int32_t* member, int64_t K, int64_t d, int64_t E,
+                                double step, void* state, void* workspace) {
   return guarded([&] {
-    cuda::graph_prox_residual({{row_ptr, col, weight, nullptr}, K, d, E, step, state}, workspace,
+    cuda::graph_prox_residual(DType(dtype), w, stride, column,
+                              {{row_ptr, col, weight, member}, K, d, E, step, state}, workspace,
                               kStream);
   });
 }
 
 const char* graph_prox_iterate(const int64_t* row_ptr, const int32_t* col, const void* weight,
-                               int64_t K, int64_t d, int64_t E, double step, void* state,
-                               double tol, int64_t max_iter, int64_t count, void* workspace) {
+                               const int32_t* member, int64_t K, int64_t d, int64_t E, double step,
+                               void* state, int64_t error, double tol, int64_t max_iter,
+                               int64_t count, void* workspace) {
   return guarded([&] {
-    cuda::graph_prox_iterate({{row_ptr, col, weight, nullptr}, K, d, E, step, state}, tol,
-                             max_iter, count, workspace, kStream);
+    cuda::graph_prox_iterate({{row_ptr, col, weight, member}, K, d, E, step, state}, error != 0,
+                             tol, max_iter, count, workspace, kStream);
+  });
+}
+
+const char* graph_prox_correct(const int64_t* row_ptr, const int32_t* col, const void* weight,
+                               const int32_t* member, int64_t K, int64_t d, int64_t E, double step,
+                               void* state, void* workspace) {
+  return guarded([&] {
+    cuda::graph_prox_correct({{row_ptr, col, weight, member}, K, d, E, step, state}, workspace,
+                             kStream);
   });
 }
 
 const char* graph_prox_store(int dtype, void* out, int64_t stride, int64_t column,
                              const int64_t* row_ptr, const int32_t* col, const void* weight,
-                             int64_t K, int64_t d, int64_t E, double step, void* state,
-                             void* workspace) {
+                             const int32_t* member, int64_t K, int64_t d, int64_t E, double step,
+                             void* state, void* workspace) {
   return guarded([&] {
     cuda::graph_prox_store(DType(dtype), out, stride, column,
-                           {{row_ptr, col, weight, nullptr}, K, d, E, step, state}, workspace,
+                           {{row_ptr, col, weight, member}, K, d, E, step, state}, workspace,
                            kStream);
   });
 }

@@ -175,19 +175,36 @@ class Kernels:
         self.call("trace_norm_prox", element.code, w, threshold, *w.shape, out)
         return out
 
-    def graph_prox(self, element, w, graph, step, tol, max_iter, out, poll):
-        """``graph`` is (row_ptr, col, weight); gives residual, iterations, done, indefinite."""
-        state = blank((4,), np.float64)
-        sizes = *w.shape, len(graph[1])
+    def graph_prox_small(self, element, w, graph, member, first, step, out):
+        """``graph`` is (row_ptr, col, weight) by pieces; which of them are indefinite."""
+        bad = blank((len(first) - 1,), np.int32)
+        self.call(
+            "graph_prox_small", element.code, w, *graph, member, first, len(first) - 1, w.shape[1],
+            step, out, bad,
+        )  # fmt: skip
+        return bad
+
+    def graph_prox(self, element, w, graph, step, tol, max_iter, out, poll, member=None):
+        """``graph`` is (row_ptr, col, weight); gives the state, as the Python side goes on."""
+        state = blank((6,), np.float64)
+        sizes = len(graph[0]) - 1, w.shape[1], len(graph[1])
         work = blank((self.workspace("graph_prox_workspace", *sizes),), np.uint8)
-        system = *graph, *sizes, step, state
-        self.call("graph_prox_load", element.code, w, w.shape[1], 0, *system, work)
-        self.call("graph_prox_residual", *system, work)
-        while state[0] > tol and state[1] < max_iter and not state[3]:
-            state[2] = 0
+        system = *graph, member, *sizes, step, state
+        source = element.code, w, w.shape[1], 0
+        self.call("graph_prox_load", *source, *system, work)
+        for restart in range(10):
+            self.call("graph_prox_residual", *source, *system, work)
+            if not (state[0] > tol and state[1] < max_iter) or state[3]:
+                break
             while not state[2]:
-                self.call("graph_prox_iterate", *system, tol, max_iter, poll, work)
-            self.call("graph_prox_residual", *system, work)
+                self.call(
+                    "graph_prox_iterate", *system, int(restart > 0), tol, max_iter, poll, work
+                )
+            if restart and not state[3]:
+                self.call("graph_prox_correct", *system, work)
+                if state[4] and state[5] <= tol:
+                    state[0] = state[5]
+                    break
         self.call("graph_prox_store", element.code, out, w.shape[1], 0, *system, work)
         return state
 

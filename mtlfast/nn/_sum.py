@@ -1,0 +1,187 @@
+"""Sums of regularizers: what they are follows from what their terms declare."""
+
+import torch
+from torch import nn
+
+from mtlfast._checks import as_rows, check_grad, check_number, rows_like, write_rows_
+from mtlfast._compat import needs_reference
+from mtlfast._sums import norm_of, sum_add_grad_, sum_reg
+from mtlfast.nn._base import Regularizer
+from mtlfast.nn._contract import quadratic_of
+from mtlfast.nn._parameters import grouped, invalid
+from mtlfast.nn._quadratic import total
+
+_FUSED = (torch.float32, torch.float64)
+
+
+class Sum(Regularizer):
+    """The sum of regularizers, also written ``a + b`` or ``sum([a, b, c])``.
+
+    Its prox is exact where one is known: for a single term with a prox; for any terms that declare
+    a :meth:`Regularizer.quadratic`, with at most one graph among them; and for one other term with
+    a prox beside quadratics that are ridge alone. ``has_prox`` tells.
+
+    Value and gradient of ridge, pairwise, graphs with fixed weights and a trace norm are taken
+    together, in one pass over the edges of a graph and into one gradient; the others follow.
+
+    Args:
+        terms: an iterable of regularizers; a sum among them contributes its own terms.
+
+    Raises:
+        TypeError: a term is no :class:`Regularizer`.
+        ValueError: there is no term.
+
+    Example:
+        >>> from mtlfast.nn import PairwiseReg, TraceNorm
+        >>> both = PairwiseReg(0.1) + TraceNorm(2.0)
+        >>> both
+        Sum(
+          (terms): ModuleList(
+            (0): PairwiseReg(strength=0.1, reduction="sum")
+            (1): TraceNorm(strength=2)
+          )
+        )
+        >>> both.has_prox
+        False
+    """
+
+    def __init__(self, terms):
+        super().__init__()
+        flat = []
+        for term in terms:
+            if not isinstance(term, Regularizer):
+                raise TypeError(f"Sum: terms must be regularizers, got {type(term).__name__}")
+            flat += term.summands
+        if not flat:
+            raise ValueError("Sum: terms must hold at least one regularizer, got none")
+        self.terms = nn.ModuleList(flat)
+
+    @property
+    def summands(self):
+        return tuple(self.terms)
+
+    def quadratic(self, num_tasks):
+        parts = [quadratic_of(term, num_tasks) for term in self.terms]
+        return None if any(part is None for part in parts) else total(parts)
+
+    @property
+    def is_norm(self):
+        """Of a single term; the prox of several norms is not known."""
+        return len(self.terms) == 1 and self.terms[0].is_norm
+
+    def edges(self, num_tasks):
+        return self.terms[0].edges(num_tasks) if len(self.terms) == 1 else None
+
+    @property
+    def has_prox(self):
+        return self._plan() is not None
+
+    def _plan(self):
+        """(the one term beside ridge whose own prox is taken or None,); None without a prox."""
+        shapes = [term._shape() for term in self.terms]
+        pairs = zip(self.terms, shapes, strict=True)
+        others = [term for term, shape in pairs if shape is None or any(shape)]
+        if len(others) == 1 and others[0].has_prox:
+            return (others[0],)
+        graphs = sum(shape.graphs for shape in shapes if shape is not None)
+        return (None,) if None not in shapes and graphs <= 1 else None
+
+    def forward(self, W):
+        rows = as_rows("Sum", W)
+        parts, rest = None, self.terms
+        if not (torch.compiler.is_compiling() or needs_reference(rows)) and rows.dtype in _FUSED:
+            parts, rest = self._known(rows, least=2)
+        values = [term(rows) for term in rest]
+        if parts is not None:
+            values.append(sum_reg(rows, parts))
+        return sum(values[1:], values[0])
+
+    def _known(self, rows, *, least, constants=False):
+        """(what is known of ``least`` terms or more together, the other terms)."""
+        found = [term._known_parts(rows, constants=constants) for term in self.terms]
+        parts = [part for part in found if part is not None]
+        if len(parts) < least:
+            return None, list(self.terms)
+        rest = [term for term, part in zip(self.terms, found, strict=True) if part is None]
+        together = parts[0]
+        for part in parts[1:]:
+            together = together.plus(part)
+        return together, rest
+
+    def prox(self, W, step):
+        if len(self.terms) == 1 and self.terms[0].has_prox:
+            return self.terms[0].prox(W, step)
+        plan = self._plan()
+        if plan is None:
+            raise NotImplementedError(
+                f"Sum.prox: no exact prox is known for {names_of(self)}; there is one for a single "
+                "term with a prox, also with ridge, and for terms that declare a quadratic, with "
+                "at most one graph among them"
+            )
+        step = check_number("Sum.prox", "step", step)
+        rows, (alone,) = as_rows("Sum.prox", W), plan
+        quadratic = total(quadratic_of(t, len(rows)) for t in self.terms if t is not alone)
+        rows = quadratic.prox(rows, step)
+        if alone is not None:  # completing the square: its prox at W/s, s = 1 + 2·step·ridge
+            rows = alone.prox(rows, step / (1 + 2 * step * quadratic.ridge))
+        return rows_like(W, rows)
+
+    def prox_(self, W, step):
+        if len(self.terms) == 1 and self.terms[0].has_prox:
+            return self.terms[0].prox_(W, step)
+        return super().prox_(W, step)
+
+    def add_grad_(self, grad, W, *, alpha=1.0):
+        check_grad("Sum.add_grad_", grad, W)
+        alpha = check_number("Sum.add_grad_", "alpha", alpha, signed=True)
+        parts, rest = None, list(self.terms)
+        with torch.no_grad():
+            rows = as_rows("Sum.add_grad_", W).detach()
+        if not needs_reference(rows, *(grad if isinstance(grad, (list, tuple)) else [grad])):
+            parts, rest = self._known(rows, least=1, constants=True)
+        if len(rest) > 1:  # one that fails must find grad unchanged
+            return super().add_grad_(grad, W, alpha=alpha)
+        norm = None if parts is None else norm_of(rows, parts)
+        values = [term.add_grad_(grad, W, alpha=alpha) for term in rest]
+        if parts is not None:
+            with torch.no_grad():
+                target = as_rows("Sum.add_grad_", grad)
+                values.append(sum_add_grad_(target, rows, parts, norm, alpha))
+                write_rows_(grad, target)
+        return sum(values[1:], values[0])
+
+    def get_params(self, deep=True):
+        params = {"terms": list(self.terms)}
+        for place, term in enumerate(self.terms if deep else ()):
+            inside = {f"{place}__{name}": value for name, value in term.get_params().items()}
+            params |= {str(place): term} | inside
+        return params
+
+    def set_params(self, **params):
+        if not params:
+            return self
+        terms = Sum(params.pop("terms", self.terms)).summands
+        places = {str(place): term for place, term in enumerate(terms)}
+        groups = grouped(params)
+        for place, inside in groups.items():
+            if place not in places:
+                raise ValueError(invalid(self, place, {"terms", *places}))
+            term = inside.pop("", places[place])
+            if inside and isinstance(term, Regularizer):
+                term.__sklearn_clone__().set_params(**inside)  # refused before anything is set
+            places[place] = term
+        self.terms = Sum(places.values()).terms
+        for place, inside in groups.items():
+            places[place].set_params(**inside)
+        return self
+
+    def extra_repr(self):
+        return ""
+
+
+def names_of(regularizer):
+    """The classes of its terms, for messages."""
+    return " + ".join(type(term).__name__ for term in regularizer.summands)
+
+
+Regularizer._sum = Sum  # what + makes
