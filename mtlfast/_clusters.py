@@ -65,7 +65,7 @@ def k_means(x, n, seed, restarts, max_iter):
 
     Source: D. Arthur, S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     runs = [_lloyd(x, _plus_plus(x, n, generator), max_iter) for _ in range(restarts)]
     return min(runs, key=lambda run: run[0])[1:]
 

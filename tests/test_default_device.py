@@ -1,6 +1,7 @@
 """What a script makes its default device changes nothing: results lie where the arguments lie."""
 
 import contextlib
+import warnings
 
 import cases
 import numpy as np
@@ -10,7 +11,21 @@ from cases import CASES, bits, upstream_like
 
 import mtlfast
 from mtlfast import TaskGraph, relations
-from mtlfast.nn import GraphReg, GroupLasso, PairwiseReg, TaskLinear, TraceNorm
+from mtlfast.linear_model import (
+    ConvergenceWarning,
+    MultiTaskClassifier,
+    MultiTaskRegressor,
+    MultiTaskRegressorCV,
+)
+from mtlfast.nn import (
+    GraphReg,
+    GraphTotalVariation,
+    GroupLasso,
+    PairwiseReg,
+    Ridge,
+    TaskLinear,
+    TraceNorm,
+)
 from mtlfast.optim import Alternating, Proximal
 
 every_case = pytest.mark.parametrize("case", CASES, ids=cases.names)
@@ -220,3 +235,57 @@ def test_optimisers():
         return bits(W), bits(centre)
 
     assert trained(torch.device("meta")) == trained(contextlib.nullcontext())
+
+
+def rows_of_tasks():
+    random = np.random.default_rng(0)
+    task = np.repeat(np.arange(6), 9)
+    X = random.normal(size=(len(task), 4)) * (random.random((len(task), 4)) < 0.7)
+    X[:, 0] += 1.0  # a column that is stored in every row
+    return X, X.sum(1) + 0.2 * task + random.normal(size=len(task)), task
+
+
+def tensors(X):
+    return torch.from_numpy(X)
+
+
+def sparse_rows(X):
+    return pytest.importorskip("scipy.sparse").csr_array(X)
+
+
+PENALTIES = {
+    "pairwise": lambda: PairwiseReg(0.1),
+    "two graphs": lambda: GraphReg(TaskGraph.chain(6), 0.3) + GraphReg(TaskGraph.groups([0] * 6)),
+    "trace norm": lambda: TraceNorm(0.5) + Ridge(0.1),
+    "total variation": lambda: GraphTotalVariation(TaskGraph.chain(6), 0.4) + PairwiseReg(0.01),
+}
+
+
+@pytest.mark.parametrize("form", [np.asarray, tensors, sparse_rows])
+@pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+def test_linear_models(penalty, form):
+    X, y, task = rows_of_tasks()
+
+    def fitted():
+        found = []
+        for solver in ("auto", "cg", "fista", "admm"):
+            for fit_intercept in (True, False):
+                model = MultiTaskRegressor(penalty(), solver=solver, fit_intercept=fit_intercept)
+                try:
+                    model.fit(form(X), y, task)
+                except ValueError as error:  # a solver that is not for such a penalty
+                    found.append(str(error))
+                    continue
+                found += [np.asarray(model.coef_).tobytes(), model.predict(form(X), task).sum()]
+        classes = MultiTaskClassifier(penalty(), max_iter=50, tol=1e-3)
+        classes.fit(form(X), np.where(y > 1, "more", "less"), task)
+        found.append(np.asarray(classes.predict_proba(form(X), task)).tobytes())
+        grid = [penalty(), Ridge(0.5)]
+        chosen = MultiTaskRegressorCV(grid, cv=2, random_state=0).fit(form(X), y, task)
+        return [*found, np.asarray(chosen.coef_).tobytes()]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        want = fitted()
+        with torch.device("meta"):
+            assert fitted() == want

@@ -114,7 +114,7 @@ class Flows:
         radius = dual.radius if some is None else dual.radius * some
         largest = float(radius.max()) if len(radius) else 0.0
         radius = (radius / largest if largest > 0 else radius).cpu()
-        ties = torch.zeros(dual.num_tasks, dual.num_tasks, dtype=torch.float64)
+        ties = torch.zeros((dual.num_tasks,) * 2, dtype=torch.float64, device="cpu")
         src, dst = dual.src.cpu(), dual.dst.cpu()
         ties[src, dst] = ties[dst, src] = radius.square()
         self._hierarchy = hierarchy = Hierarchy(ties.numpy())
@@ -157,7 +157,8 @@ class Flows:
 def contracted(system, sets, ties=None):
     """The :class:`Direct` of sets of tasks that move together, beside ``ties`` those of Q."""
     ties = system.coupling.ties if ties is None else ties
-    P = torch.zeros(system.coupling.num_tasks, len(sets.ptr) - 1, dtype=torch.float64)
+    shape = system.coupling.num_tasks, len(sets.ptr) - 1
+    P = torch.zeros(shape, dtype=torch.float64, device="cpu")
     P[sets.member.cpu(), sets.of.cpu()] = 1.0
     ties = (P.mT @ ties @ P).fill_diagonal_(0)
     size = sets.ptr.diff().double()

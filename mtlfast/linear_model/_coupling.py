@@ -150,7 +150,9 @@ class Coupling:
     @cached_property
     def ties(self):
         """``[K, K]`` on the CPU: −Q without its diagonal."""
-        ties = torch.full((self.num_tasks,) * 2, 4.0 * self.pairs, dtype=torch.float64)
+        ties = torch.full(
+            (self.num_tasks,) * 2, 4.0 * self.pairs, dtype=torch.float64, device="cpu"
+        )
         for graph, strength in self.graphs:
             ties.add_(graph.to("cpu").to_dense().double(), alpha=4 * strength)
         ties.fill_diagonal_(0)

@@ -51,7 +51,8 @@ def fista(squares, penalty, coupling, *, tol, max_iter, start=None, progress=Non
 
 def _largest(system):
     """A bound of the largest eigenvalue of H, by a power iteration."""
-    W = torch.randn(system.squares.moment.shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    W = torch.randn(system.squares.moment.shape, generator=generator, device="cpu")
     W = W.to(system.squares.moment)
     value = 0.0
     for _ in range(30):

@@ -288,7 +288,8 @@ def read_dtype(function, dtype):
 
 def as_tensor(values, keep=False):
     """Coefficients as a tensor: of float64, or as they are."""
-    tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
+    is_tensor = isinstance(values, torch.Tensor)
+    tensor = values if is_tensor else torch.as_tensor(np.array(values), device="cpu")
     return tensor if keep else tensor.to(torch.float64)
 
 
@@ -321,5 +322,5 @@ def _sparse_products(X, here, weights):
     data = torch.from_numpy(rows.data)
     picked = weights.movedim(-1, 1)[row, column]  # [nnz] or [nnz, C]
     data = data if picked.dim() == 1 else data.unsqueeze(1)
-    result = torch.zeros(rows.shape[0], *picked.shape[1:], dtype=torch.float64)
+    result = torch.zeros((rows.shape[0], *picked.shape[1:]), dtype=torch.float64, device="cpu")
     return result.index_add_(0, row, picked * data)

@@ -21,7 +21,7 @@ def probe(name, terms, num_tasks, num_features, device):
     """ValueError, with the name of the class, for a term that is not what it declares."""
     if not terms:
         return
-    generator, shape = torch.Generator().manual_seed(0), (num_tasks, num_features)
+    generator, shape = torch.Generator("cpu").manual_seed(0), (num_tasks, num_features)
     W = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
     for term in terms:
         part = declared(name, term, num_tasks, device)

@@ -215,7 +215,7 @@ def _least_eigenvalue(coefficients):
     """Of the preconditioned matrix, as far as the steps of conjugate gradients have seen it."""
     if not coefficients:
         return 1.0
-    alpha, beta = torch.tensor(coefficients, dtype=torch.float64).T
+    alpha, beta = torch.tensor(coefficients, dtype=torch.float64, device="cpu").T
     diagonal = 1 / alpha
     diagonal[1:] += beta[:-1] / alpha[:-1]
     beside = beta[:-1].sqrt() / alpha[:-1]

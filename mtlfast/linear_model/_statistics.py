@@ -306,7 +306,7 @@ def shifted(rows, centred):
         taken = rows.X[first] * some
         return rows.X - taken[task], taken
     X, d = rows.X, rows.X.shape[1]
-    taken = torch.zeros(len(first), d, dtype=torch.float64)
+    taken = torch.zeros(len(first), d, dtype=torch.float64, device="cpu")
     full = torch.from_numpy(X.indices).long().bincount(minlength=d) == len(rows.y)
     if not len(rows.y) or not full.any():
         return X, taken
@@ -314,6 +314,7 @@ def shifted(rows, centred):
     picked = torch.from_numpy(X[first.numpy()][:, columns.numpy()].toarray())
     taken[:, columns] = picked * some
     X = X.copy()
-    row = torch.arange(len(rows.y)).repeat_interleave(torch.from_numpy(X.indptr).long().diff())
+    row = torch.arange(len(rows.y), device="cpu")
+    row = row.repeat_interleave(torch.from_numpy(X.indptr).long().diff())
     X.data -= taken[task[row], torch.from_numpy(X.indices).long()].numpy()
     return X, taken
