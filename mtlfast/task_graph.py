@@ -423,6 +423,16 @@ def _first_alike(function, labels):
             raise TypeError(
                 f"{function}: labels must be hashable, got {type(label).__name__} at position {i}"
             ) from None
-        if label != label:
-            raise ValueError(f"{function}: labels must equal themselves, got nan at position {i}")
+        if _is_missing(label):
+            raise ValueError(
+                f"{function}: labels must equal themselves, got {label} at position {i}"
+            )
     return torch.tensor(first, dtype=torch.int64, device="cpu"), device
+
+
+def _is_missing(label):
+    """NaN and the like, which no label equals; pandas.NA has no truth value."""
+    try:
+        return bool(label != label)
+    except (TypeError, ValueError):
+        return True

@@ -148,6 +148,32 @@ def test_the_dtype_of_features_is_remembered():
     assert read_features("fit", X.astype(int)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("kind", ["Float64", "Float32", "Int64", "UInt8", "boolean", "object"])
+def test_missing_values_of_nullable_columns(kind):
+    """pandas.NA is NaN, and named as NaN is: in X, in y and in weights, whatever the function."""
+    pd = pytest.importorskip("pandas")
+    numbers = RNG.integers(0, 2, (5, 3))
+    whole = pd.DataFrame(numbers, columns=list("abc")).astype(kind)
+    features = read_features("fit", whole)
+    assert (features.values.numpy() == numbers).all()
+    assert (read_target("fit", whole["a"], features).numpy() == numbers[:, 0]).all()
+    lacking = whole.copy()
+    lacking.iloc[3, 1] = pd.NA
+    with pytest.raises(ValueError, match=r"fit: X must be finite, .* in row 3$"):
+        read_features("fit", lacking)
+    with pytest.raises(ValueError, match=r"fit: y must be finite, .* got nan at row 3$"):
+        read_target("fit", lacking["b"], features)
+    with pytest.raises(ValueError, match=r"fit: sample_weight must be finite, .* nan at row 3$"):
+        read_weights("fit", lacking["b"], features)
+    with pytest.raises(ValueError, match=r"fit: task_ids must not .* missing labels.* position 3$"):
+        factorize("fit", "task_ids", lacking["b"])
+
+
+def test_other_objects_are_still_no_numbers():
+    with pytest.raises(TypeError, match="fit: X must hold numbers"):
+        read_features("fit", np.array([[1.0, object()]]))
+
+
 def test_sparse_features():
     sparse = pytest.importorskip("scipy.sparse")
     twice = sparse.coo_array(([1.0, 2.0, 3.0], ([0, 0, 1], [1, 1, 0])), shape=(2, 2))

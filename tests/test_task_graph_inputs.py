@@ -147,3 +147,12 @@ def test_bad_inputs(build, args, error, message):
 def test_the_class_is_not_called_directly():
     with pytest.raises(TypeError, match="TaskGraph: build a graph with from_edges"):
         TaskGraph()
+
+
+def test_a_missing_label_of_a_nullable_column():
+    pd = pytest.importorskip("pandas")
+    labels = pd.Series([1, None, 2], dtype="Int64")
+    words = "^TaskGraph.groups: labels must equal themselves, got <NA> at position 1$"
+    with pytest.raises(ValueError, match=words):
+        TaskGraph.groups(labels)
+    assert TaskGraph.groups(labels.fillna(1)).num_edges == 2

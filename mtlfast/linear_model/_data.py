@@ -1,5 +1,6 @@
 """What a user gives, checked and brought to one form: rows of features sorted by task."""
 
+import sys
 import warnings
 from dataclasses import dataclass, field, replace
 
@@ -281,6 +282,8 @@ def _read_array(function, argument, values):
         )
     if given.kind in "USTmMV":
         raise TypeError(f"{function}: {argument} must hold numbers, got dtype {given}")
+    if given.kind == "O":
+        array = _without_na(array)
     try:
         array = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -288,6 +291,13 @@ def _read_array(function, argument, values):
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch has neither read-only memory nor negative strides
     return torch.from_numpy(array), given
+
+
+def _without_na(array):
+    """``pandas.NA``, the missing value of nullable columns, as NaN; it has no conversion to one."""
+    na = getattr(sys.modules.get("pandas"), "NA", None)
+    missing = np.frompyfunc(lambda value: value is na, 1, 1)(array).astype(bool)
+    return np.where(missing, np.nan, array) if na is not None and missing.any() else array
 
 
 def _as_array(function, argument, values):
