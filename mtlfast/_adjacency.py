@@ -75,6 +75,15 @@ def as_tensor(function, argument, value):
     return torch.from_numpy(array)
 
 
+def as_vector(weight):
+    """Weights ``[E]``, of ``[E, 1]`` too, the form of edge attributes in other packages."""
+    return weight[:, 0] if weight.dim() == 2 and weight.shape[1] == 1 else weight
+
+
+def is_scipy_sparse(A):
+    return hasattr(A, "tocoo") and hasattr(A, "format") and hasattr(A, "nnz")
+
+
 def check_weight(function, argument, weight):
     """Weights in float64 on the CPU and the dtype of the result; finite, positions as given."""
     if weight.dtype not in DTYPES and weight.dtype != torch.bool and not _is_integer(weight.dtype):
@@ -128,7 +137,7 @@ def read_edges(function, edge_index, edge_weight=None, num_tasks=None):
         num_tasks = check_count(function, "num_tasks", num_tasks)
     weight, dtype = None, torch.float32
     if edge_weight is not None:
-        weight = as_tensor(function, "edge_weight", edge_weight)
+        weight = as_vector(as_tensor(function, "edge_weight", edge_weight))
         if list(weight.shape) != [index.shape[1]]:
             raise ValueError(
                 f"{function}: edge_weight must have shape [E={index.shape[1]}], "
@@ -182,7 +191,7 @@ def read_sparse(function, A):
         else:
             pointer, parts, values = A.ccol_indices(), A.row_indices(), A.values()
         device, by_column = A.device, A.layout == torch.sparse_csc
-    elif hasattr(A, "tocoo") and hasattr(A, "format") and hasattr(A, "nnz"):
+    elif is_scipy_sparse(A):
         _check_square(function, A.shape)
         if A.format in ("csr", "csc"):  # by hand: scipy's own conversion trusts the pointers
             arrays = (A.indptr, A.indices, A.data)

@@ -7,10 +7,18 @@ the weights are read at every call.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from mtlfast import _ops, task_graph
-from mtlfast._adjacency import check_range, check_weight, read_edges, read_sparse
+from mtlfast._adjacency import (
+    as_vector,
+    check_range,
+    check_weight,
+    is_scipy_sparse,
+    read_edges,
+    read_sparse,
+)
 from mtlfast._cache import TensorCache
 from mtlfast._checks import DTYPES, check_same
 from mtlfast._compat import needs_reference, outside_transforms
@@ -22,8 +30,8 @@ from mtlfast.task_graph import TaskGraph
 _DENSE_SHARE = 0.25
 
 _FORMS = (
-    "a TaskGraph, a dense [K, K] tensor, a torch sparse COO or CSR tensor, "
-    "or (edge_index [2, E], edge_weight [E])"
+    "a TaskGraph, a dense [K, K] tensor or array, a torch sparse COO or CSR tensor, a scipy sparse "
+    "matrix, or (edge_index [2, E], edge_weight [E])"
 )
 _SPARSE = (torch.sparse_coo, torch.sparse_csr)
 _cache = TensorCache()
@@ -48,6 +56,9 @@ def prepare(function, graph, w):
         return _of_task_graph(function, graph, w)
     if _is_pair(graph):
         return _of_pair(function, *graph, w)
+    graph = _read_foreign(function, graph, w)
+    if isinstance(graph, TaskGraph):
+        return _of_task_graph(function, graph, w)
     _check_matrix(function, graph, w)
     if graph.layout == torch.strided:
         return _of_dense(function, graph, w)
@@ -68,7 +79,10 @@ def prepare_task_graph(function, graph, w, *, detach):
         edge_index, edge_weight = graph
         if _is_learnable(edge_weight) and detach:
             edge_weight = edge_weight.detach()
-        return _pair_graph(function, edge_index, edge_weight, w.shape[0])
+        return _pair_graph(function, edge_index, edge_weight, w)
+    graph = _read_foreign(function, graph, w)
+    if isinstance(graph, TaskGraph):
+        return graph
     _check_matrix(function, graph, w)
     with outside_transforms():
         return _matrix_graph(function, graph.detach() if graph.requires_grad and detach else graph)
@@ -113,16 +127,19 @@ def _check_pair(function, edge_index, edge_weight, w):
 def _of_pair(function, edge_index, edge_weight, w):
     _check_pair(function, edge_index, edge_weight, w)
     if not _is_learnable(edge_weight) and not torch.compiler.is_compiling():
-        return _of_task_graph(function, _pair_graph(function, edge_index, edge_weight, len(w)), w)
+        return _of_task_graph(function, _pair_graph(function, edge_index, edge_weight, w), w)
     if edge_weight is None:
         edge_weight = torch.ones_like(edge_index[0], dtype=real_dtype(w.dtype))
     return _learnable_edges(function, edge_index, edge_weight, w)
 
 
-def _pair_graph(function, edge_index, edge_weight, num_tasks):
+def _pair_graph(function, edge_index, edge_weight, w):
+    num_tasks = w.shape[0]
+
     def build():
         with outside_transforms():
-            return task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
+            graph = task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
+            return graph if isinstance(edge_index, torch.Tensor) else graph.to(w.device)
 
     tensors = [t for t in (edge_index, edge_weight) if t is not None]
     if all(isinstance(t, torch.Tensor) for t in tensors):
@@ -138,12 +155,13 @@ def _learnable_edges(function, edge_index, edge_weight, w):
         )
     if edge_weight.layout != torch.strided:
         raise TypeError(f"{function}: edge_weight must be a dense tensor, got {edge_weight.layout}")
+    edge_weight = as_vector(edge_weight)
     num_tasks = w.shape[0]
     if torch.compiler.is_compiling():
         src, dst = edge_index.long().unbind()
         structure = _ops.edge_structure(torch.stack([src, dst]), num_tasks)
     else:
-        index, structure = _edge_pattern(function, edge_index, num_tasks)
+        index, structure = _edge_pattern(function, edge_index, w)
         src, dst = index.unbind()
     if edge_weight.shape != src.shape:
         raise ValueError(
@@ -154,13 +172,16 @@ def _learnable_edges(function, edge_index, edge_weight, w):
     return Form("learnable_edges", (edge_weight, src, dst, row_ptr, col, edge), num_edges)
 
 
-def _edge_pattern(function, edge_index, num_tasks):
+def _edge_pattern(function, edge_index, w):
+    num_tasks = w.shape[0]
+
     def build():
         with outside_transforms():
             edges = read_edges(function, edge_index, None, num_tasks)
             index = torch.stack([edges.src, edges.dst])
             structure = _ops.edge_structure(index, num_tasks)
-            return index.to(edges.device), [part.to(edges.device) for part in structure]
+            device = edges.device if isinstance(edge_index, torch.Tensor) else w.device
+            return index.to(device), [part.to(device) for part in structure]
 
     if not isinstance(edge_index, torch.Tensor):
         return build()
@@ -170,15 +191,33 @@ def _edge_pattern(function, edge_index, num_tasks):
 # -- matrices ---------------------------------------------------------------------------------
 
 
+def _read_foreign(function, a, w):
+    """A scipy sparse matrix or a NumPy array as a TaskGraph on W's device; all else as it is.
+
+    Neither tells when it has been written to, so both are read at every call.
+    """
+    is_array = isinstance(a, np.ndarray)
+    if not (is_array or is_scipy_sparse(a)):
+        return a
+    _check_shape(function, a, w)
+    build = task_graph._from_dense if is_array else task_graph._from_sparse
+    with outside_transforms():
+        return build(function, a).to(w.device)
+
+
+def _check_shape(function, a, w):
+    if tuple(a.shape) != (w.shape[0], w.shape[0]):
+        raise ValueError(
+            f"{function}: A must have shape [K, K] = {[w.shape[0]] * 2}, got {list(a.shape)}"
+        )
+
+
 def _check_matrix(function, a, w):
     if not isinstance(a, torch.Tensor):
         raise TypeError(f"{function}: graph must be {_FORMS}, got {type(a).__name__}")
     if a.layout != torch.strided and a.layout not in _SPARSE:
         raise TypeError(f"{function}: graph must be {_FORMS}, got a tensor of {a.layout}")
-    if tuple(a.shape) != (w.shape[0], w.shape[0]):
-        raise ValueError(
-            f"{function}: A must have shape [K, K] = {[w.shape[0]] * 2}, got {list(a.shape)}"
-        )
+    _check_shape(function, a, w)
     check_same(function, "A", a, w, dtype=False)
 
 

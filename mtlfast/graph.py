@@ -153,11 +153,13 @@ def graph_reg(W, graph, *, reduction="sum"):
     Args:
         W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
             bfloat16 or float16.
-        graph: a :class:`mtlfast.TaskGraph`; a dense tensor A ``[K, K]``; a torch sparse COO or CSR
-            tensor; or ``(edge_index [2, E], edge_weight [E])``, the weight None for all 1. A
+        graph: a :class:`mtlfast.TaskGraph`; a dense tensor or NumPy array A ``[K, K]``; a torch
+            sparse COO or CSR tensor; a scipy sparse matrix; or ``(edge_index [2, E], edge_weight)``
+            of tensors, arrays or lists, the weight ``[E]``, ``[E, 1]``, or None for all 1. A
             tensor is prepared at the first call and remembered while it lives and is not modified
-            (writes through ``.data`` or NumPy go unnoticed); its weights must be finite. Weights
-            that require grad are read at every call, propagate NaN and Inf, and get a gradient.
+            (writes through ``.data`` or NumPy go unnoticed); its weights must be finite. What is no
+            tensor is prepared at every call. Weights that require grad are read at every call,
+            propagate NaN and Inf, and get a gradient.
         reduction: ``"sum"``, or ``"mean"`` to divide by the number of stored off-diagonal entries
             (the non-zero ones of a dense A; n(n − 1) for each group of n).
 

@@ -294,7 +294,7 @@ class TaskGraph:
         Args:
             edge_index: integers ``[2, E]``, row 0 the sources i, row 1 the targets j; a tensor,
                 numpy array or list.
-            edge_weight: real numbers ``[E]``; None means all 1.
+            edge_weight: real numbers ``[E]`` or ``[E, 1]``; None means all 1.
             num_tasks: K; None means the largest index + 1.
 
         Example:

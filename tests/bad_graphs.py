@@ -29,17 +29,29 @@ def with_entry(value, at=(0, 1)):
     return a
 
 
+class Matrix:
+    """What the forms of scipy.sparse have in common."""
+
+    format, nnz, tocoo = "coo", 0, None
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+
 def forms_rows():
     """What is no graph for W at all."""
     forms = (
-        "graph must be a TaskGraph, a dense [K, K] tensor, a torch sparse COO or CSR tensor, "
-        "or (edge_index [2, E], edge_weight [E]), got"
+        "graph must be a TaskGraph, a dense [K, K] tensor or array, a torch sparse COO or CSR "
+        "tensor, a scipy sparse matrix, or (edge_index [2, E], edge_weight [E]), got"
     )
     tasks = "graph must have as many tasks as W, got num_tasks={} and W with K=4"
     return [
         (None, TypeError, f"{forms} NoneType"),
         ("chain", TypeError, f"{forms} str"),
-        (np.ones((4, 4)), TypeError, f"{forms} ndarray"),
+        (np.ones((4, 5)), ValueError, "A must have shape [K, K] = [4, 4], got [4, 5]"),
+        (np.full((4, 4), "a"), TypeError, "A must hold numbers, got dtype <U1"),
+        (Matrix(4, 5), ValueError, "A must have shape [K, K] = [4, 4], got [4, 5]"),
+        ([[0.0] * 4] * 4, TypeError, f"{forms} list"),
         ((INDEX, WEIGHT, None), TypeError, f"{forms} tuple"),
         (torch.eye(4).to_sparse_csc(), TypeError, f"{forms} a tensor of torch.sparse_csc"),
         (TaskGraph.chain(5), ValueError, tasks.format(5)),
@@ -87,7 +99,9 @@ def edge_rows():
             "edge_index must be on W's device cpu, got meta",
         ),
         ((INDEX, WEIGHT[:2]), ValueError, f"{length} [2]"),
-        ((INDEX, WEIGHT[:, None]), ValueError, f"{length} [3, 1]"),
+        ((INDEX, WEIGHT.expand(2, 3).mT), ValueError, f"{length} [3, 2]"),
+        ((INDEX, WEIGHT[None]), ValueError, f"{length} [1, 3]"),
+        ((INDEX, WEIGHT[:2, None]), ValueError, f"{length} [2]"),
         ((INDEX, torch.tensor(1.0)), ValueError, f"{length} []"),
         (
             (INDEX, torch.tensor([1.0, NAN, 1.0])),

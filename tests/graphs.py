@@ -1,5 +1,6 @@
 """Random task graphs in every form that graph_reg takes, and their brute-force oracle."""
 
+import pytest
 import torch
 
 from mtlfast import TaskGraph
@@ -37,14 +38,40 @@ def edges_of(A):
     return edge_index, A[edge_index[0], edge_index[1]]
 
 
+def scipy_matrix(kind):
+    def made(A):
+        return pytest.importorskip("scipy.sparse").coo_array(A.numpy()).asformat(kind)
+
+    return made
+
+
+def attributes_of(A, learnable=False):
+    """Weights ``[E, 1]``, as edge attributes are in other packages."""
+    edge_index, weight = edges_of(A)
+    return edge_index, weight[:, None].requires_grad_(learnable)
+
+
 FORMS = {
     "TaskGraph": TaskGraph.from_dense,
     "dense": lambda A: A,
     "coo": lambda A: A.to_sparse(),
     "csr": lambda A: A.to_sparse_csr(),
     "pair": edges_of,
+    "pair of attributes": attributes_of,
+    "pair of arrays": lambda A: tuple(part.numpy() for part in edges_of(A)),
+    "pair of index and array": lambda A: (edges_of(A)[0], edges_of(A)[1].numpy()),
+    "pair of lists": lambda A: tuple(part.tolist() for part in edges_of(A)),
+    "array": lambda A: A.numpy(),
+    "scipy coo": scipy_matrix("coo"),
+    "scipy csr": scipy_matrix("csr"),
+    "scipy csc": scipy_matrix("csc"),
     "learnable dense": lambda A: A.clone().requires_grad_(),
     "learnable coo": lambda A: A.to_sparse().requires_grad_(),
     "learnable csr": lambda A: A.to_sparse_csr().requires_grad_(),
+    "learnable pair of attributes": lambda A: attributes_of(A, learnable=True),
+    "learnable pair of array and weight": lambda A: (
+        edges_of(A)[0].numpy(),
+        edges_of(A)[1].requires_grad_(),
+    ),
     "learnable pair": lambda A: (edges_of(A)[0], edges_of(A)[1].requires_grad_()),
 }

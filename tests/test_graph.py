@@ -4,11 +4,20 @@ import gc
 import pickle
 import weakref
 
+import numpy
 import pytest
 import torch
 from graphs import FORMS, edges_of, oracle, random_graph, tasks
 
-from mtlfast import TaskGraph, _graph_forms, graph_prox, graph_reg, pairwise_reg
+from mtlfast import (
+    TaskGraph,
+    _graph_forms,
+    graph_add_grad_,
+    graph_prox,
+    graph_reg,
+    pairwise_reg,
+)
+from mtlfast.nn import GraphReg
 
 FLOAT_U = {torch.float64: 2.0**-53}
 
@@ -33,7 +42,7 @@ def test_every_form_is_right(form, dtype, num_tasks, dim, share, spread):
         weight = graph[1] if isinstance(graph, tuple) else graph
         got = weight.grad
         if isinstance(graph, tuple):
-            distance = distance[graph[0][0], graph[0][1]]
+            distance = distance[graph[0][0], graph[0][1]].reshape(got.shape)
         elif got.layout != torch.strided:
             got, distance = got.to_dense(), distance * (A != 0)
         torch.testing.assert_close(got.double(), 1.5 * distance, rtol=64 * u, atol=0)
@@ -204,6 +213,42 @@ def test_another_number_of_tasks_is_another_graph():
     edges = torch.tensor([[0], [1]])
     assert graph_reg(tasks(2, 3), (edges, None)) == graph_reg(tasks(2, 3), (edges, None))
     assert graph_reg(torch.ones(3, 3), (edges, None)) == 0
+
+
+@pytest.mark.parametrize("form", ["array", "pair of arrays", "scipy csr"])
+def test_what_tells_no_writes_is_read_at_every_call(form):
+    W, graph = tasks(9, 3), FORMS[form](random_graph(9, 0.6))
+    value = graph_reg(W, graph)
+    weight = graph[1] if isinstance(graph, tuple) else getattr(graph, "data", graph)
+    numpy.asarray(weight)[:] *= 2
+    assert graph_reg(W, graph) == 2 * value
+
+
+@pytest.mark.parametrize(
+    "form", ["array", "pair of arrays", "pair of lists", "scipy csr", "scipy coo"]
+)
+def test_what_has_no_device_goes_where_w_is(form):
+    graph = FORMS[form](random_graph(6, 0.5))
+    assert graph_reg(tasks(6, 3).to("meta"), graph).is_meta
+    assert graph_add_grad_(*tasks(12, 3).to("meta").view(2, 6, 3), graph).is_meta
+
+
+def test_a_module_of_a_foreign_graph():
+    graph, W = FORMS["scipy csr"](random_graph(6, 0.5)), tasks(6, 3)
+    term = GraphReg(graph, 0.5)
+    assert term(W) == 0.5 * graph_reg(W, graph)
+    torch.testing.assert_close(term.prox(W, 0.2), graph_prox(W, graph, 0.1))
+    assert repr(term) == 'GraphReg(csr_array [6, 6], strength=0.5, reduction="sum")'
+    assert term.quadratic(6).graphs[0][0].num_tasks == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8])
+@pytest.mark.parametrize("weight", [None, [], torch.zeros(0, 1), torch.zeros(0).requires_grad_()])
+def test_an_empty_index_of_any_dtype(dtype, weight):
+    W = tasks(3, 2).requires_grad_()
+    value = graph_reg(W, (torch.zeros(2, 0, dtype=dtype), weight))
+    value.backward()
+    assert value == 0 and not W.grad.any()
 
 
 def test_integer_and_boolean_matrices_are_graphs():

@@ -58,8 +58,8 @@ BAD = [
      "from_edges: num_tasks must be an integer, got a tensor"),
     (E, (EDGES, [1.0]), ValueError,
      "from_edges: edge_weight must have shape [E=2], got [1]"),
-    (E, (EDGES, torch.ones(2, 1)), ValueError,
-     "from_edges: edge_weight must have shape [E=2], got [2, 1]"),
+    (E, (EDGES, torch.ones(2, 2)), ValueError,
+     "from_edges: edge_weight must have shape [E=2], got [2, 2]"),
     (E, (EDGES, [1.0, float("nan")]), ValueError,
      "from_edges: edge_weight must be finite, got nan at position 1"),
     (E, (EDGES, ONES * 1j), TypeError,
@@ -152,7 +152,9 @@ def test_the_class_is_not_called_directly():
 def test_a_missing_label_of_a_nullable_column():
     pd = pytest.importorskip("pandas")
     labels = pd.Series([1, None, 2], dtype="Int64")
-    words = "^TaskGraph.groups: labels must equal themselves, got <NA> at position 1$"
+    words = "^TaskGraph.groups: labels must equal themselves, got (nan|<NA>) at position 1$"
     with pytest.raises(ValueError, match=words):
         TaskGraph.groups(labels)
+    with pytest.raises(ValueError, match=words):
+        TaskGraph.groups(labels.tolist())
     assert TaskGraph.groups(labels.fillna(1)).num_edges == 2

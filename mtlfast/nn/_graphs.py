@@ -82,6 +82,8 @@ class _OnGraph(Regularizer):
         graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
         if isinstance(graph, torch.Tensor):
             graph = f"{graph.layout} {list(graph.shape)}".removeprefix("torch.")
+        elif hasattr(graph, "shape"):  # of NumPy or scipy
+            graph = f"{type(graph).__name__} {list(graph.shape)}"
         return f'{graph}, {super().extra_repr()}, reduction="{self.reduction}"'
 
 
