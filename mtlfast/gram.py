@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from mtlfast import _ops, reference
-from mtlfast._checks import as_rows, check_float_tensor, check_reduction, check_same
+from mtlfast._checks import DTYPES, as_rows, check_float_tensor, check_reduction, check_same
 from mtlfast._compat import (
     needs_reference,
     outside_transforms,
@@ -13,6 +13,7 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
+from mtlfast._native import real_dtype
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -173,18 +174,35 @@ def _csr_edges(omega, num_tasks):
     return row, col, values
 
 
+def _in_one_type(w, name, numbers):
+    """W and numbers of Ω, both in W's dtype, or of different ones in W's arithmetic type.
+
+    As weights of a graph are taken: integers, booleans and any float. Gradients keep their dtypes.
+    """
+    is_number = numbers.dtype in DTYPES or not (
+        numbers.dtype.is_floating_point or numbers.dtype.is_complex
+    )
+    if not is_number:
+        raise TypeError(f"gram_reg: {name} must hold real numbers, got {numbers.dtype}")
+    if numbers.dtype == w.dtype:
+        return w, numbers
+    real = real_dtype(w.dtype)
+    return w.to(real), numbers.to(real)
+
+
 def _terms(w, omega):
     """Ω checked and taken apart: (Function, op, differentiable formula), their arguments."""
     num_tasks = w.shape[0]
     if isinstance(omega, LowRank):
         factor = omega.factor
-        check_same("gram_reg", "omega.factor", factor, w)
+        check_same("gram_reg", "omega.factor", factor, w, dtype=False)
         if factor.shape[0] != num_tasks:
             raise ValueError(
                 f"gram_reg: omega.factor must have shape [K={num_tasks}, r], "
                 f"got {list(factor.shape)}"
             )
-        return (_Factor, _ops.gram_factor, reference.gram_reg_factor), (w, factor)
+        args = _in_one_type(w, "omega.factor", factor)
+        return (_Factor, _ops.gram_factor, reference.gram_reg_factor), args
     layouts = (torch.strided, torch.sparse_coo, torch.sparse_csr)
     if not isinstance(omega, torch.Tensor) or omega.layout not in layouts:
         got = omega.layout if isinstance(omega, torch.Tensor) else type(omega).__name__
@@ -192,16 +210,22 @@ def _terms(w, omega):
             "gram_reg: omega must be a dense tensor, a sparse COO or CSR tensor, or a LowRank, "
             f"got {got}"
         )
-    check_same("gram_reg", "omega", omega, w)
+    check_same("gram_reg", "omega", omega, w, dtype=False)
     if omega.shape != (num_tasks, num_tasks):
         raise ValueError(
             f"gram_reg: omega must have shape [K={num_tasks}, K={num_tasks}], "
             f"got {list(omega.shape)}"
         )
     if omega.layout == torch.strided:
-        return (_Dense, _ops.gram_dense, reference.gram_reg), (w, omega)
-    edges = (_coo_edges if omega.layout == torch.sparse_coo else _csr_edges)(omega, num_tasks)
-    return (_Edges, _ops.gram_edges, reference.gram_reg_edges), (w, *edges)
+        args = _in_one_type(w, "omega", omega)
+        return (_Dense, _ops.gram_dense, reference.gram_reg), args
+    if omega.layout == torch.sparse_coo and omega.dtype not in DTYPES:
+        # before entries that are stored twice are summed: of booleans that would be an "or"
+        _, omega = _in_one_type(w, "omega", omega)
+    read = _coo_edges if omega.layout == torch.sparse_coo else _csr_edges
+    row, col, values = read(omega, num_tasks)
+    w, values = _in_one_type(w, "omega", values)
+    return (_Edges, _ops.gram_edges, reference.gram_reg_edges), (w, row, col, values)
 
 
 def gram_reg(W, omega, *, reduction="sum"):
@@ -218,9 +242,10 @@ def gram_reg(W, omega, *, reduction="sum"):
         W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
             bfloat16 or float16; any device with float64, any strides.
         omega: dense ``[K, K]``, symmetric or not; a sparse COO (entries stored twice are summed)
-            or CSR tensor ``[K, K]``; or :class:`LowRank`. It has W's dtype and device, and gets a
-            gradient in its own form if it requires one: at the stored entries of a sparse tensor,
-            in the factor of a LowRank.
+            or CSR tensor ``[K, K]``; or :class:`LowRank`. It has W's device. Integers, booleans and
+            a floating-point type other than W's are compared in W's arithmetic type, float64 for
+            float64 W, else float32. It gets a gradient in its own form and dtype if it requires
+            one: at the stored entries of a sparse tensor, in the factor of a LowRank.
         reduction: ``"sum"`` or ``"mean"``.
 
     Returns:
@@ -232,7 +257,7 @@ def gram_reg(W, omega, *, reduction="sum"):
         1e-15·‖W Wᵀ‖².
 
     Raises:
-        TypeError: W or omega is of no accepted type, dtypes differ, or the list mixes dtypes.
+        TypeError: W or omega is of no accepted type, or the list mixes dtypes.
         ValueError: shapes or devices do not fit, a sparse index is out of range, a CSR tensor is
             malformed, the list is empty or mixes shapes, or unknown reduction.
 

@@ -40,8 +40,12 @@ W3 = torch.ones(3, 2)
 BAD = {
     "type": (lambda: [[1.0]], TypeError, "dense tensor, a sparse COO or CSR .* LowRank, got list"),
     "layout": (lambda: torch.eye(3).to_sparse_csc(), TypeError, "got torch.sparse_csc"),
-    "dtype": (lambda: torch.eye(3).double(), TypeError, "omega must have W's dtype torch.float32"),
-    "integers": (lambda: torch.eye(3).long(), TypeError, "dtype torch.float32, got torch.int64"),
+    "complex": (lambda: torch.eye(3) * 1j, TypeError, "omega must hold real .* torch.complex64"),
+    "float8": (
+        lambda: torch.eye(3).to(torch.float8_e5m2),
+        TypeError,
+        "omega must hold real numbers, got torch.float8_e5m2",
+    ),
     "device": (lambda: torch.eye(3, device="meta"), ValueError, "W's device cpu, got meta"),
     "shape": (lambda: torch.ones(3, 4), ValueError, r"\[K=3, K=3\], got \[3, 4\]"),
     "dims": (lambda: torch.ones(3, 3, 1), ValueError, r"\[K=3, K=3\], got \[3, 3, 1\]"),
@@ -57,7 +61,7 @@ BAD = {
     "csr unsorted": (lambda: csr([0, 2, 2, 2], [1, 0]), ValueError, "rise within each row"),
     "csr repeated": (lambda: csr([0, 0, 2, 2], [1, 1]), ValueError, "a repeated column"),
     "factor": (lambda: LowRank(torch.ones(4, 1)), ValueError, r"\[K=3, r\], got \[4, 1\]"),
-    "factor dtype": (lambda: LowRank(torch.ones(3, 1).half()), TypeError, "got torch.float16"),
+    "factor dtype": (lambda: LowRank(torch.ones(3, 1).int()), TypeError, "got torch.int32"),
     "factor dims": (lambda: LowRank(torch.ones(3)), ValueError, r"LowRank: .*\[K, r\], got \[3\]"),
     "factor type": (
         lambda: LowRank([1.0]),
@@ -72,6 +76,56 @@ def test_bad_omega(name):
     make, error, message = BAD[name]
     with pytest.raises(error, match=message):
         gram_reg(W3, make())
+
+
+LAYOUTS = {
+    "dense": lambda A: A,
+    "coo": lambda A: A.to_sparse(),
+    "csr": lambda A: A.to_sparse_csr(),
+}
+NUMBERS = (torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("numbers", NUMBERS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_omega_of_another_dtype(dtype, numbers, layout):
+    """Compared in W's arithmetic type; gradients keep their own."""
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    W = randn(5, 3).to(dtype).requires_grad_()
+    omega = LAYOUTS[layout]((randn(5, 5) > -0.3).to(numbers)).detach()
+    wanted = omega.to(real)
+    if numbers.is_floating_point:
+        omega.requires_grad_(), wanted.requires_grad_()
+    value = gram_reg(W, omega)
+    value.backward()
+    other = W.detach().to(real).requires_grad_()
+    right = gram_reg(other, wanted)
+    right.backward()
+    assert value.dtype == real and value == right
+    assert W.grad.dtype == dtype and torch.equal(W.grad, other.grad.to(dtype))
+    if numbers.is_floating_point:
+        assert omega.grad.dtype == numbers and omega.grad.layout == omega.layout
+        torch.testing.assert_close(
+            omega.grad.to_dense(), wanted.grad.to_dense().to(numbers), rtol=1e-2, atol=0
+        )
+
+
+@pytest.mark.parametrize("numbers", [torch.bool, torch.int8])
+def test_repeated_entries_of_integers_add_up(numbers):
+    index = torch.tensor([[0] * 130, [1] * 130])
+    omega = torch.sparse_coo_tensor(index, torch.ones(130, dtype=numbers), (3, 3))
+    right = torch.zeros(3, 3)
+    right[0, 1] = 130
+    assert gram_reg(W3, omega) == gram_reg(W3, right)
+
+
+def test_a_factor_of_another_dtype():
+    W, factor = randn(4, 2).float().requires_grad_(), randn(4, 1).requires_grad_()
+    value = gram_reg(W, LowRank(factor))
+    value.backward()
+    assert value == gram_reg(W, LowRank(factor.float()))
+    assert W.grad.dtype == torch.float32 and factor.grad.dtype == torch.float64
 
 
 def test_bad_w_and_reduction():
