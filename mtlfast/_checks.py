@@ -6,6 +6,7 @@ work, so nothing is modified when one fails.
 
 import math
 import numbers
+from collections.abc import ValuesView
 
 import torch
 
@@ -13,6 +14,7 @@ from mtlfast.reference._base import outside_autocast
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 REDUCTIONS = ("sum", "mean")
+_SEVERAL = (list, tuple, torch.nn.ParameterList, ValuesView)
 
 
 def check_float_tensor(function, argument, value):
@@ -28,10 +30,15 @@ def check_float_tensor(function, argument, value):
         raise TypeError(f"{function}: {argument} must be a dense tensor, got {value.layout}")
 
 
+def is_several(W):
+    """Whether W is given task by task: a list, a tuple, a ParameterList, the values of a dict."""
+    return isinstance(W, _SEVERAL)
+
+
 def as_rows(function, W):
     """``W``, a tensor ``[K, *]`` or a list of K equally shaped tensors, as rows ``[K, d]``."""
-    if isinstance(W, (list, tuple)):
-        return _stack(function, W)
+    if is_several(W):
+        return _stack(function, list(W))
     check_float_tensor(function, "W", W)
     if W.dim() == 0:
         raise ValueError(f"{function}: W must have shape [K, *], got a tensor without dimensions")
@@ -60,9 +67,11 @@ def _stack(function, tensors):
 
 
 def rows_like(W, rows):
-    """The inverse of :func:`as_rows`: ``rows`` in the form in which the caller gave ``W``."""
-    if isinstance(W, (list, tuple)):
-        return type(W)(row.reshape(W[0].shape) for row in rows.unbind())
+    """The inverse of :func:`as_rows`: ``rows`` in the form of ``W``; a list of other sequences."""
+    if is_several(W):
+        shape = next(iter(W)).shape
+        made = (row.reshape(shape) for row in rows.unbind())
+        return type(W)(made) if isinstance(W, (list, tuple)) else list(made)
     return rows.reshape(W.shape)
 
 
@@ -73,7 +82,7 @@ def check_reduction(function, reduction):
 
 def write_rows_(W, rows):
     """Puts ``rows = as_rows(W)`` back into ``W`` after a change, where they were a copy of it."""
-    if isinstance(W, (list, tuple)):
+    if is_several(W):
         for target, row in zip(W, rows.unbind(), strict=True):
             target.copy_(row.reshape(target.shape))
     elif W.dim() > 2 and not W.is_contiguous():
@@ -82,7 +91,7 @@ def write_rows_(W, rows):
 
 def check_writable(function, argument, value):
     """No two elements of what is changed in place share an address, as in expanded tensors."""
-    for tensor in value if isinstance(value, (list, tuple)) else [value]:
+    for tensor in value if is_several(value) else [value]:
         steps = zip(tensor.shape, tensor.stride(), strict=True)
         if tensor.numel() and any(n > 1 and stride == 0 for n, stride in steps):
             raise ValueError(
@@ -93,8 +102,8 @@ def check_writable(function, argument, value):
 
 def check_grad(function, grad, W):
     """``grad`` has the form, shapes, dtype and device of ``W``, and memory of its own."""
-    several = isinstance(W, (list, tuple))
-    if several != isinstance(grad, (list, tuple)):
+    several = is_several(W)
+    if several != is_several(grad):
         wanted = "a list of tensors" if several else "a tensor"
         raise TypeError(f"{function}: grad must be {wanted} like W, got {type(grad).__name__}")
     if several and len(grad) != len(W):

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 import torch
 
-from mtlfast._checks import as_rows
+from mtlfast._checks import as_rows, is_several
 
 
 def plain(value):
@@ -15,7 +15,7 @@ def plain(value):
 
 def read_rows(W):
     """A copy in float64 on the CPU, checked."""
-    if isinstance(W, (list, tuple)) and any(isinstance(w, torch.Tensor) for w in W):
+    if is_several(W) and any(isinstance(w, torch.Tensor) for w in W):
         W = [w.detach() if isinstance(w, torch.Tensor) else w for w in W]
     elif not isinstance(W, torch.Tensor):
         if isinstance(W, (str, bytes, dict)) or not hasattr(type(W), "__len__"):

@@ -239,7 +239,8 @@ def gram_reg(W, omega, *, reduction="sum"):
     an entry that a sparse Ω does not store is a wanted 0. ``reduction="mean"`` divides by K².
 
     Args:
-        W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
+        W: tensor ``[K, *]``, or K equally shaped tensors: a list, a tuple, an ``nn.ParameterList``
+            or the values of a dict; float64, float32,
             bfloat16 or float16; any device with float64, any strides.
         omega: dense ``[K, K]``, symmetric or not; a sparse COO (entries stored twice are summed)
             or CSR tensor ``[K, K]``; or :class:`LowRank`. It has W's device. Integers, booleans and

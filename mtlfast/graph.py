@@ -10,6 +10,7 @@ from mtlfast._checks import (
     check_number,
     check_reduction,
     check_writable,
+    is_several,
     rows_like,
     write_rows_,
 )
@@ -151,7 +152,8 @@ def graph_reg(W, graph, *, reduction="sum"):
     nothing, duplicates of an edge add up.
 
     Args:
-        W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
+        W: tensor ``[K, *]``, or K equally shaped tensors: a list, a tuple, an ``nn.ParameterList``
+            or the values of a dict; float64, float32,
             bfloat16 or float16.
         graph: a :class:`mtlfast.TaskGraph`; a dense tensor or NumPy array A ``[K, K]``; a torch
             sparse COO or CSR tensor; a scipy sparse matrix; or ``(edge_index [2, E], edge_weight)``
@@ -413,7 +415,7 @@ def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
     """
     moved = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)
     check_writable("graph_prox_", "W", W)
-    several = isinstance(W, (list, tuple))
+    several = is_several(W)
     for target, rows in zip(W, moved, strict=True) if several else [(W, moved)]:
         target.copy_(rows)
     return W

@@ -87,7 +87,8 @@ def graph_total_variation(W, graph, *, reduction="sum"):
     rows coincide their edge adds 0 to the gradient, the subgradient of least norm.
 
     Args:
-        W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
+        W: tensor ``[K, *]``, or K equally shaped tensors: a list, a tuple, an ``nn.ParameterList``
+            or the values of a dict; float64, float32,
             bfloat16 or float16.
         graph: as in :func:`mtlfast.graph_reg`. The value is not differentiated in its weights:
             those that require grad are refused, except under ``torch.no_grad()``.

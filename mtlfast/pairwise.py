@@ -79,7 +79,8 @@ def pairwise_reg(W, *, reduction="sum"):
     at large K.
 
     Args:
-        W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
+        W: tensor ``[K, *]``, or K equally shaped tensors: a list, a tuple, an ``nn.ParameterList``
+            or the values of a dict; float64, float32,
             bfloat16 or float16; any device, any strides.
         reduction: ``"sum"`` or ``"mean"``.
 

@@ -5,7 +5,7 @@ import math
 import torch
 
 from mtlfast import _clusters, _relations_plot
-from mtlfast._checks import check_number
+from mtlfast._checks import check_number, is_several
 from mtlfast._relations_input import count, plain, read_names, read_rows, read_seed
 
 _LARGEST = 1 << 24  # entries of a covariance block: 128 MiB, all pairs of 4,096 tasks
@@ -62,7 +62,7 @@ def relations(W, *, names=None):
     if hasattr(W, "coef_"):
         names = getattr(W, "tasks_", None) if names is None else names
         W = W.coef_
-    elif isinstance(W, torch.nn.Module):
+    elif isinstance(W, torch.nn.Module) and not is_several(W):
         if not isinstance(getattr(W, "weight", None), torch.Tensor):
             raise TypeError(
                 f"relations: W must be a module with a tensor named weight, got {type(W).__name__}"

@@ -58,7 +58,8 @@ def ridge_reg(W, *, strength=1.0):
     2·strength.
 
     Args:
-        W: tensor ``[K, *]``, or a list or tuple of K equally shaped tensors; float64, float32,
+        W: tensor ``[K, *]``, or K equally shaped tensors: a list, a tuple, an ``nn.ParameterList``
+            or the values of a dict; float64, float32,
             bfloat16 or float16; any device, any strides.
         strength: a finite number ≥ 0, multiplied in before the value is rounded.
 

@@ -4,7 +4,14 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from mtlfast import _ops, reference
-from mtlfast._checks import as_rows, check_float_tensor, check_number, check_same, rows_like
+from mtlfast._checks import (
+    as_rows,
+    check_float_tensor,
+    check_number,
+    check_same,
+    is_several,
+    rows_like,
+)
 from mtlfast._compat import (
     concrete,
     is_batched,
@@ -15,7 +22,7 @@ from mtlfast._compat import (
 
 
 def _as_matrices(function, W):
-    if isinstance(W, (list, tuple)):
+    if is_several(W):
         return as_rows(function, W)
     check_float_tensor(function, "W", W)
     if W.dim() < 2:
@@ -264,7 +271,7 @@ def trace_norm_prox(W, threshold, *, check=None):
         out = _TraceNormProx.apply(w, t, check)
     else:
         out = _ops.trace_norm_shrink(w, t, check)
-    return rows_like(W, out) if isinstance(W, (list, tuple)) else out
+    return rows_like(W, out) if is_several(W) else out
 
 
 @torch.no_grad()
@@ -309,7 +316,7 @@ def trace_norm_prox_(W, threshold, *, check=None):
         w.copy_(reference.trace_norm_prox(w, t))
     else:
         _ops.trace_norm_shrink_(w, t, check)
-    if isinstance(W, (list, tuple)):
+    if is_several(W):
         for tensor, row in zip(W, rows_like(W, w), strict=True):
             tensor.copy_(row)
     return W

@@ -171,7 +171,7 @@ def prepare_graphs(K, device="cpu"):
 
 def graph_for(graphs, W):
     """The graph that was prepared for W, a tensor or a list of K."""
-    device = (W if isinstance(W, torch.Tensor) else W[0]).device
+    device = (W if isinstance(W, torch.Tensor) else next(iter(W))).device
     return graphs[len(W), device.type]
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mtlfast._checks import check_grad, check_number
+from mtlfast._checks import check_grad, check_number, is_several
 from mtlfast._compat import has_hooks
 from mtlfast.nn._contract import num_tasks_of, quadratic_of
 from mtlfast.nn._parameters import Parameters
@@ -111,7 +111,7 @@ class Regularizer(Parameters, nn.Module):
         W is unchanged when an error is raised. A subclass that can do without a copy of W
         overrides this.
         """
-        several = isinstance(W, (list, tuple))
+        several = is_several(W)
         moved = self.prox(W, step)
         for target, rows in zip(W, moved, strict=True) if several else [(W, moved)]:
             target.copy_(rows)
@@ -124,7 +124,7 @@ class Regularizer(Parameters, nn.Module):
         parameter gets a gradient. A subclass with a gradient in closed form overrides this.
         """
         check_grad(type(self).__name__ + ".add_grad_", grad, W)
-        several = isinstance(W, (list, tuple))
+        several = is_several(W)
         with torch.enable_grad():
             leaves = [w.detach().requires_grad_() for w in (W if several else [W])]
             value = self(leaves if several else leaves[0])

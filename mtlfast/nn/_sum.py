@@ -3,7 +3,14 @@
 import torch
 from torch import nn
 
-from mtlfast._checks import as_rows, check_grad, check_number, rows_like, write_rows_
+from mtlfast._checks import (
+    as_rows,
+    check_grad,
+    check_number,
+    is_several,
+    rows_like,
+    write_rows_,
+)
 from mtlfast._compat import needs_reference
 from mtlfast._sums import norm_of, sum_add_grad_, sum_reg
 from mtlfast.nn._base import Regularizer
@@ -137,7 +144,7 @@ class Sum(Regularizer):
         parts, rest = None, list(self.terms)
         with torch.no_grad():
             rows = as_rows("Sum.add_grad_", W).detach()
-        if not needs_reference(rows, *(grad if isinstance(grad, (list, tuple)) else [grad])):
+        if not needs_reference(rows, *(grad if is_several(grad) else [grad])):
             parts, rest = self._known(rows, least=1, constants=True)
         if len(rest) > 1:  # one that fails must find grad unchanged
             return super().add_grad_(grad, W, alpha=alpha)
