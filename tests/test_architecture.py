@@ -238,6 +238,7 @@ def test_every_place_names_the_same_oldest_torch():
         "README.md": r"needs torch ≥ ([\d.]+)",
         "constraints.txt": r"any torch >= ([\d.]+) works",
         "docs/torch_versions.md": r"^\| (\d+\.\d+)\.\d+, the oldest",
+        ".github/workflows/torch.yml": r'torch: \["([\d.]+)\.0"',
     }.items():
         found = re.findall(pattern, (ROOT / path).read_text(), re.M)
         assert found == [oldest], path
