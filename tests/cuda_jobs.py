@@ -151,15 +151,18 @@ def _in_place(place):
     graph = place.graph()
 
     def call():
-        added, linked, moved, shrunk = grad.clone(), grad.clone(), W.clone(), batch.clone()
+        added, linked, varied = (grad.clone() for _ in range(3))
+        moved, shrunk = W.clone(), batch.clone()
         first = mtlfast.pairwise_add_grad_(added, W, alpha=0.25)
         second = mtlfast.graph_add_grad_(linked, W, graph, alpha=0.25)
+        third = mtlfast.graph_total_variation_add_grad_(varied, W, graph, alpha=0.25)
         mtlfast.pairwise_prox_(moved, 0.25)
         mtlfast.trace_norm_prox_(shrunk, 0.5)
-        return first, second, added, linked, moved, shrunk
+        return first, second, third, added, linked, varied, moved, shrunk
 
     pairwise = ("pairwise_value", "pairwise_add_", "pairwise_shrink_")
-    return Job((*pairwise, "graph_add_", "trace_norm_shrink_"), call, (), (W, grad, batch))
+    others = "graph_add_", "graph_total_variation_add_", "trace_norm_shrink_"
+    return Job((*pairwise, *others), call, (), (W, grad, batch))
 
 
 def _graph_prox(place):
@@ -170,6 +173,11 @@ def _graph_prox(place):
 def _graph(place):
     graph = place.graph()
     return lambda W: mtlfast.graph_reg(W, graph)
+
+
+def _total_variation(place):
+    graph = place.graph()
+    return lambda W: mtlfast.graph_total_variation(W, graph)
 
 
 def _sum(place):
@@ -204,6 +212,7 @@ JOBS = {
         lambda place: lambda W: mtlfast.pairwise_prox(W, 0.03),
     ),
     "graph": _scalar(("graph_value",), _graph),
+    "total variation": _scalar(("graph_total_variation_value",), _total_variation),
     "sum": _scalar(("quadratic_value",), _sum),
     "sum in place": _sum_in_place,
     "edge distance": _edge_distance,

@@ -19,6 +19,12 @@ def tasks(num_tasks, dim, spread=1.0, seed=1, dtype=torch.float64):
     return (1 + spread * torch.randn(num_tasks, dim, generator=make, dtype=torch.float64)).to(dtype)
 
 
+def hard_to_eliminate():
+    """A graph of 8,000 tasks whose elimination fills too much in: its prox is by iterations."""
+    edges = torch.randint(8000, (2, 40_000), generator=torch.Generator().manual_seed(0))
+    return TaskGraph.from_edges(edges, None, 8000)
+
+
 def oracle(W, A):
     """Value, gradient in W, sum of absolute contributions to it, and distances, in float64."""
     W, A = W.double(), A.double()

@@ -16,6 +16,7 @@ import torch
 from mtlfast.graph import graph_add_grad_
 from mtlfast.linear_model._blocks import TOO_LARGE
 from mtlfast.linear_model._hierarchy import Hierarchy
+from mtlfast.reference import piece_labels
 
 _STRONG = 100.0  # a graph's pull beside the tasks' own squares
 
@@ -230,11 +231,7 @@ def _degrees(graph):
 
 
 def components(graphs):
-    """The connected component of each task, as its smallest task, int64 ``[K]``.
-
-    Labels sink along edges and then to the label of their label, so that long paths need few
-    rounds.
-    """
+    """The connected component of each task, as its smallest task, int64 ``[K]``."""
     num_tasks = graphs[0].num_tasks
     label, ends = torch.arange(num_tasks, device=graphs[0].device), []
     for graph in graphs:
@@ -245,12 +242,12 @@ def components(graphs):
         else:
             row = label.repeat_interleave(graph.row_ptr.diff())
             ends.append(torch.stack([row, graph.col.long()])[:, row > graph.col])
-    return _sunk(num_tasks, *torch.cat(ends, 1))
+    return piece_labels(num_tasks, *torch.cat(ends, 1))
 
 
 def sets_of(num_tasks, src, dst):
     """The components that edges src – dst connect, as a :class:`Level` of all tasks."""
-    label = _sunk(num_tasks, src, dst)
+    label = piece_labels(num_tasks, src, dst)
     return level_of(label, torch.ones(num_tasks, dtype=torch.float64, device=src.device))
 
 
@@ -259,21 +256,3 @@ def joined(W, sets):
     first = sets.member[sets.ptr[:-1]]
     away = sets.sums(sets.add_(W.clone(), W[first], -1.0)) / sets.ptr.diff()[:, None]
     return sets.add_(torch.zeros_like(W), W[first] + away)
-
-
-def _sunk(num_tasks, src, dst):
-    """The smallest task of each connected component."""
-    label = torch.arange(num_tasks, device=src.device)
-    while True:
-        low = torch.minimum(label[src], label[dst])
-        new = label.clone()
-        for end in (src, dst):  # the label of an end sinks, and with it all that carry it
-            new.scatter_reduce_(0, label[end], low, "amin")
-        while True:
-            jumped = new[new]
-            if torch.equal(jumped, new):
-                break
-            new = jumped
-        if torch.equal(new, label):
-            return label
-        label = new

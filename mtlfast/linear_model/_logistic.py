@@ -61,6 +61,7 @@ class _Loss:
         # no finite intercept fits a task of one class
         self.free = (ones > 0) & (ones < total) & fit_intercept
         self.fixed = torch.where(self.free, 0.0, pooled)
+        self._all_free = bool(self.free.all())
         self.begin = torch.where(self.free, torch.logit(ones / total), self.fixed)
 
     def value(self, z):
@@ -77,8 +78,13 @@ class _Loss:
         return z - self._slopes * wrong / h, h
 
     def statistics(self, u, h):
-        offset = self.rows.layout.spread(self.fixed)
-        return squares(replace(self.rows, y=u - offset, weight=h), self.free)
+        if not self._all_free:
+            u = u - self.rows.layout.spread(self.fixed)
+        return squares(replace(self.rows, y=u, weight=h), self.free)
+
+    def intercepts(self, fitted):
+        """Those that are fitted, and of the other tasks what is theirs."""
+        return fitted if self._all_free else torch.where(self.free, fitted, self.fixed)
 
     def balanced(self, slope, h):
         """A slope without what an intercept can do about it in a model with weights h."""
@@ -138,7 +144,7 @@ def fit_logistic(
     zero = torch.zeros(K, d, dtype=torch.float64, device=rows.ptr.device)
     run.begin(zero, loss.begin)
     if start is not None:
-        W, b = start[0], torch.where(loss.free, start[1], loss.fixed)
+        W, b = start[0], loss.intercepts(start[1])
         run.begin(W, torch.where(loss.free, run.centred.inside(W, b), b))
     with progress_of(name, "newton", tol, verbose) as progress:
         while run.gap > tol and run.n_iter < max_iter and not run.stands:
@@ -269,7 +275,7 @@ class _Newton:
 
     def _place(self, statistics, W):
         """(b, z) of W in the model."""
-        b = torch.where(self.loss.free, statistics.intercept(W), self.loss.fixed)
+        b = self.loss.intercepts(statistics.intercept(W))
         return b, decision(self.loss.rows, W, b)
 
     def _bound(self, dual, energy_of, slope):

@@ -31,6 +31,7 @@ from mtlfast.reference.graph_prox import (
     graph_pieces,
     graph_prox,
     graph_prox_dense,
+    piece_labels,
     require_solved,
 )
 from mtlfast.reference.graph_total_variation import (
@@ -108,6 +109,7 @@ __all__ = [
     "pairwise_shrink_",
     "pairwise_value",
     "pairwise_value_grad",
+    "piece_labels",
     "quadratic_add_",
     "quadratic_value",
     "rank_cut",

@@ -20,18 +20,33 @@ def graph_pieces(row_ptr, col):
 
     Pieces are in the order of their first tasks, the tasks of a piece rise.
     """
-    row, col = edge_rows(row_ptr, col)
-    label = torch.arange(row_ptr.shape[0] - 1, device=row_ptr.device)
-    while True:
-        low = label.scatter_reduce(0, row, label[col], "amin")  # the smallest of the neighbours
-        low = low[low]
-        if torch.equal(low, label):
-            break
-        label = low
+    label = piece_labels(row_ptr.shape[0] - 1, *edge_rows(row_ptr, col))
     member = torch.argsort(label, stable=True)
     size = torch.bincount(label)
     first = torch.cat([size.new_zeros(1), size[size > 0].cumsum(0)])
     return first, member.int()
+
+
+def piece_labels(num_tasks, src, dst):
+    """The smallest task of the connected piece of each, int64 ``[K]``, for edges src – dst.
+
+    Labels sink along edges and then to the label of their label, so that long paths need few
+    rounds.
+    """
+    label = torch.arange(num_tasks, device=src.device)
+    while True:
+        low = torch.minimum(label[src], label[dst])
+        new = label.clone()
+        for end in (src, dst):  # the label of an end sinks, and with it all that carry it
+            new.scatter_reduce_(0, label[end], low, "amin")
+        while True:
+            jumped = new[new]
+            if torch.equal(jumped, new):
+                break
+            new = jumped
+        if torch.equal(new, label):
+            return label
+        label = new
 
 
 def by_pieces(row_ptr, col, weight, find=graph_pieces):
