@@ -71,7 +71,7 @@ LINEAR_MODEL_LAYERS = [
     {"_selection"},
     {"_estimators", "_classifier"},
     {"_model", "_folds"},
-    {"_probe"},
+    {"_probe", "_tasks", "_task_column", "_intercept"},
     {"_logistic"},
     {"_fit"},
     {"_gradients"},

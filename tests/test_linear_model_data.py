@@ -12,7 +12,8 @@ from mtlfast import TaskGraph
 from mtlfast.linear_model._data import Problem, read_features, read_target, read_weights
 from mtlfast.linear_model._folds import fold_of_rows, read_folds
 from mtlfast.linear_model._labels import factorize, match
-from mtlfast.linear_model._model import affine, read_dtype, read_tasks
+from mtlfast.linear_model._model import affine, read_dtype
+from mtlfast.linear_model._tasks import read_tasks
 from mtlfast.nn import GraphReg
 
 NAN, INF = float("nan"), float("inf")
@@ -390,7 +391,7 @@ TASKS = [
 
 @pytest.mark.parametrize(("ids", "tasks", "terms", "labels", "codes"), TASKS)
 def test_the_order_of_tasks(ids, tasks, terms, labels, codes):
-    got = read_tasks("fit", ids, tasks, terms, len(codes))
+    got = read_tasks("fit", "task_ids", ids, tasks, terms, len(codes))
     assert [part.tolist() for part in got] == [labels, codes]
 
 
@@ -414,7 +415,7 @@ BAD_TASKS = [
 @pytest.mark.parametrize(("ids", "tasks", "terms", "words"), BAD_TASKS)
 def test_bad_tasks(ids, tasks, terms, words):
     with pytest.raises(ValueError, match=re.escape("fit: " + words)):
-        read_tasks("fit", ids, tasks, terms, 3)
+        read_tasks("fit", "task_ids", ids, tasks, terms, 3)
 
 
 def test_dtypes_by_any_name():

@@ -494,8 +494,12 @@ BAD_SETTINGS = [
     ({"tol": 0}, ValueError, "tol must be finite and > 0, got 0.0"),
     ({"tol": "1"}, TypeError, "tol must be a number, got str"),
     ({"max_iter": 0}, ValueError, "max_iter must be >= 1, got 0"),
-    ({"fit_intercept": 2}, TypeError, "fit_intercept must be a bool, got int"),
-    ({"fit_intercept": None}, TypeError, "fit_intercept must be a bool, got NoneType"),
+    ({"fit_intercept": 2}, TypeError, 'fit_intercept must be a bool or "penalized", got int'),
+    (
+        {"fit_intercept": None},
+        TypeError,
+        'fit_intercept must be a bool or "penalized", got NoneType',
+    ),
     ({"device": "meta"}, ValueError, "device must hold numbers, got 'meta'"),
     ({"max_iter": 2.0}, TypeError, "max_iter must be an int, got float"),
     (

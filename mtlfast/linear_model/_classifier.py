@@ -6,15 +6,11 @@ import numpy as np
 import torch
 
 from mtlfast.linear_model._base import ClassifierMixin
-from mtlfast.linear_model._data import Problem, one_column, read_features, read_weights
+from mtlfast.linear_model._data import Problem, one_column, read_weights
 from mtlfast.linear_model._labels import factorize, label_array
 from mtlfast.linear_model._logistic import fit_logistic
-from mtlfast.linear_model._model import (
-    TaskModel,
-    probe_penalties,
-    read_penalties,
-    read_tasks,
-)
+from mtlfast.linear_model._model import TaskModel, probe_penalties, read_penalties
+from mtlfast.linear_model._tasks import read_tasks
 
 
 class MultiTaskClassifier(ClassifierMixin, TaskModel):
@@ -28,9 +24,9 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
 
     Args:
         penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
-            unknown: as in :class:`MultiTaskRegressor`, and so is the cost. ``max_iter`` bounds
-            Newton's steps, and the iterations inside each of them; all together take no more than
-            five times as many.
+            unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`, and so is the
+            cost. ``max_iter`` bounds Newton's steps, and the iterations inside each of them; all
+            together take no more than five times as many.
 
     Attributes: those of :class:`MultiTaskRegressor`, and:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
@@ -79,9 +75,12 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         """One fit for each penalty, kept in ``copies`` or in itself."""
         function = self._function("fit")
         self._check_settings(function)
-        features = read_features(function, X, self.device)
+        features, task_ids = self._read_features(function, X, task_ids, self.device)
+        features = self._with_constant(features)
         terms = read_penalties(function, grid, features.device)
-        tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        tasks, codes = read_tasks(
+            function, self._tasks_argument(), task_ids, self.tasks, terms, len(features)
+        )
         probe_penalties(function, terms, tasks, features)
         weight = read_weights(function, sample_weight, features)
         classes, target = _read_classes(function, y, len(features), weight)
@@ -93,7 +92,8 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         for model, some in zip(copies or [self], terms, strict=True):
             fits = [
                 fit_logistic(
-                    function, rows, some, start=start, fit_intercept=self.fit_intercept,
+                    function, rows, some, start=start,
+                    fit_intercept=self._has_free_intercepts(),
                     **self._solver_settings(),
                 )
                 for rows, start in zip(parts, starts, strict=True)
@@ -116,10 +116,11 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
         """The attributes of a fitted classifier."""
         self._remember(problem)
         self.classes_ = classes
-        for name in ("coef", "intercept"):
-            parts = [getattr(fit, name) for fit in fits]
-            whole = torch.stack(parts, 1) if len(parts) > 1 else parts[0]
-            setattr(self, name + "_", self._give(problem.features, whole))
+        coef, intercept = (
+            torch.stack(parts, 1) if len(parts) > 1 else parts[0]
+            for parts in ([fit.coef for fit in fits], [fit.intercept for fit in fits])
+        )
+        self._keep_coefficients(problem.features, coef, intercept)
         self._keep_fits(function, fits)
         return self
 

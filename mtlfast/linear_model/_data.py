@@ -44,13 +44,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Features:
-    """X as a float64 tensor or CSR matrix ``values``, and what is remembered of its form."""
+    """X as a float64 tensor or CSR matrix ``values``, and what is remembered of its form.
+
+    ``names`` and ``num_given`` are those of the columns of X as it was given: with a column of
+    tasks, which is not in ``values``, and without the constant that a penalised intercept adds.
+    """
 
     values: object
     is_torch: bool
     dtype: torch.dtype
     device: torch.device
     names: np.ndarray | None
+    num_given: int
 
     def __len__(self):
         return self.values.shape[0]
@@ -115,7 +120,7 @@ def read_features(function, X, device=None, min_rows=1):
         ValueError: not 2-D, no rows, no features, complex numbers, NaN or Inf; no such device.
         NotImplementedError: a sparse X on another device than the CPU.
     """
-    if sparse is not None and sparse.issparse(X):
+    if is_sparse_matrix(X):
         values, is_torch, dtype, home = _read_sparse(function, X), False, torch.float64, "cpu"
         if np.dtype(X.dtype) == np.float32:
             dtype = torch.float32
@@ -148,7 +153,12 @@ def read_features(function, X, device=None, min_rows=1):
             f"{function}: device must be the CPU for a sparse X, got {device}"
         )
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float64
-    return Features(values, is_torch, dtype, device, feature_names(X))
+    return Features(values, is_torch, dtype, device, feature_names(X), shape[1])
+
+
+def is_sparse_matrix(X):
+    """Whether X is a matrix or array of scipy.sparse."""
+    return sparse is not None and sparse.issparse(X)
 
 
 def read_target(function, y, features):

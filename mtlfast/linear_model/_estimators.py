@@ -3,14 +3,10 @@
 import torch
 
 from mtlfast.linear_model._base import RegressorMixin
-from mtlfast.linear_model._data import Problem, read_features, read_target, read_weights
+from mtlfast.linear_model._data import Problem, read_target, read_weights
 from mtlfast.linear_model._fit import fit_squares, squares
-from mtlfast.linear_model._model import (
-    TaskModel,
-    probe_penalties,
-    read_penalties,
-    read_tasks,
-)
+from mtlfast.linear_model._model import TaskModel, probe_penalties, read_penalties
+from mtlfast.linear_model._tasks import read_tasks
 
 
 class SquaresModel(RegressorMixin, TaskModel):
@@ -21,7 +17,8 @@ class SquaresModel(RegressorMixin, TaskModel):
 
         Args:
             X: ``[N, d]``, in any of the forms that ``fit`` takes.
-            task_ids: the task of each row; may be None for a model of one task.
+            task_ids: the task of each row; may be None for a model of one task, and is None where
+                ``task_column`` says it.
 
         Returns:
             A tensor for a tensor, else a NumPy array; in the dtype of ``coef_``.
@@ -56,9 +53,12 @@ class SquaresModel(RegressorMixin, TaskModel):
     def _read(self, function, grid, X, y, task_ids, sample_weight):
         """The checked problem, and a list of terms for each penalty of the grid."""
         self._check_settings(function)
-        features = read_features(function, X, self.device)
+        features, task_ids = self._read_features(function, X, task_ids, self.device)
+        features = self._with_constant(features)
         terms = read_penalties(function, grid, features.device)
-        tasks, codes = read_tasks(function, task_ids, self.tasks, terms, len(features))
+        tasks, codes = read_tasks(
+            function, self._tasks_argument(), task_ids, self.tasks, terms, len(features)
+        )
         probe_penalties(function, terms, tasks, features)
         y = read_target(function, y, features)
         weight = read_weights(function, sample_weight, features)
@@ -66,7 +66,7 @@ class SquaresModel(RegressorMixin, TaskModel):
 
     def _fits(self, function, rows, grid, start=None):
         """One fit for each list of terms, with statistics in common, each from the one before."""
-        statistics = squares(rows, self.fit_intercept)
+        statistics = squares(rows, self._has_free_intercepts())
         for terms in grid:
             settings = self._solver_settings()
             fit = fit_squares(function, statistics, terms, start=start, **settings)
@@ -76,8 +76,7 @@ class SquaresModel(RegressorMixin, TaskModel):
     def _keep(self, function, problem, fit):
         """The attributes of a fitted regressor."""
         self._remember(problem)
-        self.coef_ = self._give(problem.features, fit.coef)
-        self.intercept_ = self._give(problem.features, fit.intercept)
+        self._keep_coefficients(problem.features, fit.coef, fit.intercept)
         self._keep_fits(function, [fit])
         return self
 
@@ -88,13 +87,16 @@ class MultiTaskRegressor(SquaresModel):
     .. math:: \min_{W, b} \sum_k \tfrac12 \sum_{r \in k} s_r (y_r - x_r \cdot w_k - b_k)^2
               + \sum_p R_p(W)
 
-    with a row of W for each task. Intercepts are not penalised.
+    with a row of W for each task. Intercepts are not penalised, unless that is asked for.
 
     Args:
         penalty: a regularizer of :mod:`mtlfast.nn`, a sum or a list of them; None or [] fits each
             task by itself. Terms of your own go too: what the solvers ask of one is told by
             :class:`mtlfast.nn.Regularizer`, what is missing by the error.
-        fit_intercept: whether each task has an intercept; else ``intercept_`` is 0.
+        fit_intercept: True, each task has an intercept, free of the penalty; False, ``intercept_``
+            is 0; ``"penalized"``, it is shrunk like slopes, which serves tasks of few rows: X gets
+            one more column, the constant ``intercept_scale``, whose coefficients the penalty sees
+            like all others, and ``intercept_`` is ``intercept_scale`` times them.
         tol: relative optimality at which the solver stops, > 0.
         max_iter: iterations at most; a ConvergenceWarning tells that they did not suffice.
         solver: ``"cg"``, preconditioned conjugate gradients for quadratic penalties (pairwise,
@@ -111,6 +113,12 @@ class MultiTaskRegressor(SquaresModel):
         warm_start: whether ``fit`` starts from the last ``coef_`` where shapes and tasks agree.
         unknown: what ``predict`` does with tasks that ``fit`` did not know: ``"error"``, or
             ``"mean"``, the mean of ``coef_`` and ``intercept_`` over the tasks.
+        task_column: where the tasks are a column of X instead of ``task_ids``, in every method: its
+            name in a data frame, or its position in any form of X, negative from the end. The
+            column is taken out first, so that W has no entry for it. Floats in it must be whole,
+            and become integers.
+        intercept_scale: the constant of penalised intercepts, > 0. A larger one shrinks less:
+            under a pairwise penalty of strength λ, s times it is λ/s² for the intercepts.
 
     Attributes:
         coef_, intercept_: ``[K, d]`` and ``[K]``; tensors where X was one, else NumPy arrays.
@@ -127,11 +135,13 @@ class MultiTaskRegressor(SquaresModel):
             or 512 coefficients, count directions less curved than a millionth of a feature's
             squares as that much.
         n_iter_, solver_: iterations, and the solver that was used.
-        n_features_in_, feature_names_in_: d, and the names of a data frame's columns.
+        n_features_in_, feature_names_in_: the number of columns of X as it was given, that of
+            tasks included, and their names in a data frame.
 
     Raises (in ``fit``):
         TypeError: entries that are no numbers, a penalty that is no regularizer.
-        ValueError: wrong shapes, NaN or Inf (the first such row is named), no rows, no features,
+        ValueError: ``task_ids`` beside ``task_column``, or a column that X does not have; wrong
+            shapes, NaN or Inf (the first such row is named), no rows, no features,
             labels that are missing or not among ``tasks``, weights < 0 or all 0; numbers whose
             squares overflow; graphs with negative weights that make the objective indefinite; a
             term that is not what it declares, tried at a random W.
@@ -144,11 +154,21 @@ class MultiTaskRegressor(SquaresModel):
     take many steps. Bring them to like scales first. Quadratic penalties of any strength, and
     features in any units, are solved all the same; the objective is never above that at W = 0.
 
-    Without ``task_ids`` all rows belong to one task, so that it works where scikit-learn passes X
-    and y alone. All of scikit-learn's estimator checks pass, but the one of the array API, which
-    does not apply: tensors are taken as they are. ``task_ids`` goes through pipelines and searches
-    by metadata routing, ``set_fit_request(task_ids=True)``; then give ``tasks``, for a fold may
-    lack some.
+    Penalised intercepts are shrunk to where the penalty is small: a pairwise one draws them to each
+    other, a ridge to 0. Nothing is centred for them: how far from 0 the features and y lie matters.
+
+    Without ``task_ids`` and ``task_column`` all rows belong to one task, so that it works where
+    scikit-learn passes X and y alone. All of scikit-learn's estimator checks pass, but the one of
+    the array API, which does not apply: tensors are taken as they are.
+
+    With ``task_column`` every tool of scikit-learn works, for each hands on X: searches with any
+    scorer, ``cross_val_predict``, calibration, permutation importance, bagging, pipelines. Those
+    that make an array of a frame need a position, not a name. By metadata routing,
+    ``set_fit_request(task_ids=True)`` and the same for ``score`` and ``predict``, ``task_ids`` goes
+    through pipelines, and through searches and cross-validation that use the estimator's own
+    ``score``; nothing takes it to the ``predict`` of another scorer, of ``cross_val_predict``, of
+    a calibration, or of a search that was fitted. In both ways a fold may lack tasks: give
+    ``tasks``, or ``unknown="mean"``.
 
     Cost: O(N d²) time for the statistics of a dense X and O(K d²) memory; then the solver's.
     Deterministic: the same bits on every run with the same number of threads.
@@ -180,7 +200,8 @@ class MultiTaskRegressor(SquaresModel):
                 frame or lists. Rows in any order; sorted by task they are not copied.
             y: ``[N]`` finite numbers.
             task_ids: ``[N]`` labels of any hashable type that sorts: integers, strings, dates,
-                tuples, a pandas categorical, a tensor. None: one task.
+                tuples, a pandas categorical, a tensor. None: one task, or those of
+                ``task_column``.
             sample_weight: ``[N]`` numbers ≥ 0, s_r above; rows of weight 0 count as not there.
 
         Returns:

@@ -85,6 +85,11 @@ def object_array(values):
     return np.fromiter(values, dtype=object, count=len(values))
 
 
+def is_categorical(values):
+    """Whether values are a pandas categorical."""
+    return _categories(values) is not None
+
+
 def _categories(values):
     """(categories, codes) of a pandas categorical, None for all else."""
     values = getattr(values, "cat", values)

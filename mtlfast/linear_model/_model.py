@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,10 +16,17 @@ from mtlfast.linear_model._base import (
 )
 from mtlfast.linear_model._data import read_features
 from mtlfast.linear_model._fit import check_penalties
-from mtlfast.linear_model._labels import factorize, label_array, match
-from mtlfast.linear_model._names import check_features
-from mtlfast.linear_model._penalties import named
+from mtlfast.linear_model._intercept import PENALIZED, check_intercept, join, split, with_constant
+from mtlfast.linear_model._labels import factorize, match
+from mtlfast.linear_model._names import check_features, feature_names
 from mtlfast.linear_model._probe import probe
+from mtlfast.linear_model._task_column import (
+    as_table,
+    check_task_column,
+    has_columns,
+    take_column,
+)
+from mtlfast.linear_model._tasks import check_task_count, refuse_unknown
 from mtlfast.nn._parameters import grouped, invalid, nested_params, with_params
 
 SOLVERS = ("auto", "cg", "fista", "admm")
@@ -33,6 +41,7 @@ class TaskModel(BaseEstimator):
     def __init__(
         self, penalty=None, fit_intercept=True, tol=1e-6, max_iter=1000, solver="auto", tasks=None,
         device=None, dtype=None, verbose=False, warm_start=False, unknown="error",
+        task_column=None, intercept_scale=1.0,
     ):  # fmt: skip
         self.penalty = penalty
         self.fit_intercept = fit_intercept
@@ -45,6 +54,8 @@ class TaskModel(BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
         self.unknown = unknown
+        self.task_column = task_column
+        self.intercept_scale = intercept_scale
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -85,10 +96,9 @@ class TaskModel(BaseEstimator):
     def _check_settings(self, function):
         """The constructor's arguments but penalties, tasks and device."""
         check_number(function, "tol", self.tol, positive=True)
-        if not isinstance(self.fit_intercept, (bool, np.bool_)):
-            raise TypeError(
-                f"{function}: fit_intercept must be a bool, got {type(self.fit_intercept).__name__}"
-            )
+        check_intercept(function, self.fit_intercept)
+        check_task_column(function, self.task_column)
+        check_number(function, "intercept_scale", self.intercept_scale, positive=True)
         if isinstance(self.max_iter, bool) or not hasattr(type(self.max_iter), "__index__"):
             raise TypeError(
                 f"{function}: max_iter must be an int, got {type(self.max_iter).__name__}"
@@ -100,6 +110,38 @@ class TaskModel(BaseEstimator):
             if not isinstance(value, str) or value not in allowed:
                 raise ValueError(f"{function}: {name} must be one of {allowed}, got {value!r}")
         read_dtype(function, self.dtype)
+
+    def _read_features(self, function, X, task_ids, device=None, *, is_fitted=False):
+        """(checked features, labels of the rows' tasks), which may be a column of X."""
+        if self.task_column is not None:
+            if task_ids is not None:
+                raise ValueError(
+                    f"{function}: task_ids must be None where task_column names a column of X, "
+                    f"got both"
+                )
+            X = as_table(X)
+        if self.task_column is None or not has_columns(X):
+            features = read_features(function, X, device)
+            names, count = features.names, features.num_given
+            if is_fitted:
+                check_features(function, self, names, count)
+            return features, task_ids
+        names, count, known = feature_names(X), X.shape[1], None
+        if is_fitted:
+            check_features(function, self, names, count)
+            known = getattr(self, "feature_names_in_", None)
+        X, task_ids = take_column(function, X, self.task_column, known)
+        features = read_features(function, X, device)
+        return replace(features, names=names, num_given=count), task_ids
+
+    def _with_constant(self, features):
+        """The columns that solvers see: where intercepts are penalised, a constant is one."""
+        if self.fit_intercept == PENALIZED:
+            return with_constant(features, self.intercept_scale)
+        return features
+
+    def _has_free_intercepts(self):
+        return self.fit_intercept != PENALIZED and bool(self.fit_intercept)
 
     def _solver_settings(self):
         return {
@@ -113,11 +155,17 @@ class TaskModel(BaseEstimator):
         """What ``predict`` checks against, of a fit that has succeeded."""
         features = problem.features
         self.tasks_ = problem.tasks
-        self.n_features_in_ = features.values.shape[1]
+        self.n_features_in_ = features.num_given
         if features.names is not None:
             self.feature_names_in_ = features.names
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+
+    def _keep_coefficients(self, features, coef, intercept):
+        """``coef_`` and ``intercept_``, from those of the columns that were fitted."""
+        if self.fit_intercept == PENALIZED:
+            coef, intercept = split(coef, self.intercept_scale)
+        self.coef_, self.intercept_ = self._give(features, coef), self._give(features, intercept)
 
     def _give(self, features, tensor):
         """Coefficients in the form of X and in the dtype asked for."""
@@ -131,9 +179,14 @@ class TaskModel(BaseEstimator):
             return None
         features = problem.features
         shape = (len(problem.tasks), *classes, features.values.shape[1])
-        if tuple(self.coef_.shape) != shape or not np.array_equal(self.tasks_, problem.tasks):
+        coef, intercept = (
+            as_tensor(part).to(features.device) for part in (self.coef_, self.intercept_)
+        )
+        if self.fit_intercept == PENALIZED:
+            coef, intercept = join(coef, intercept, self.intercept_scale), 0 * intercept
+        if tuple(coef.shape) != shape or not np.array_equal(self.tasks_, problem.tasks):
             return None
-        return [as_tensor(part).to(features.device) for part in (self.coef_, self.intercept_)]
+        return coef, intercept
 
     def _keep_fits(self, function, fits):
         """What one fit or one for each class tells of its solver, and a warning if need be."""
@@ -154,8 +207,7 @@ class TaskModel(BaseEstimator):
         function = self._function(method)
         if not hasattr(self, "coef_"):
             raise NotFittedError(f"{function}: this model is not fitted yet, call fit first")
-        features = read_features(function, X)
-        check_features(function, self, features)
+        features, task_ids = self._read_features(function, X, task_ids, is_fitted=True)
         codes = self._task_codes(function, task_ids, len(features))
         codes = torch.from_numpy(codes).to(features.device)
         coef, intercept = (
@@ -176,12 +228,18 @@ class TaskModel(BaseEstimator):
                     "got None"
                 )
             return np.zeros(num_rows, dtype=np.int64)
-        labels, codes = factorize(function, "task_ids", task_ids, sort=False)
+        argument = self._tasks_argument()
+        labels, codes = factorize(function, argument, task_ids, sort=False)
         check_task_count(function, codes, num_rows)
         codes = match(labels, self.tasks_)[codes]
         if self.unknown == "error":
-            refuse_unknown(function, task_ids, codes, f"the {len(self.tasks_)} tasks of the fit")
+            known = f"the {len(self.tasks_)} tasks of the fit"
+            refuse_unknown(function, argument, task_ids, codes, known)
         return codes
+
+    def _tasks_argument(self):
+        """The name of the argument that says the task of a row."""
+        return "task_ids" if self.task_column is None else "task_column"
 
     def _give_rows(self, features, tensor):
         """Predictions in the form of the X that was given, in the dtype of the coefficients."""
@@ -201,75 +259,6 @@ def probe_penalties(function, grid, tasks, features):
     """Whether the terms of a grid of penalties are what they declare, for K tasks and d columns."""
     for terms in grid:
         probe(function, terms, len(tasks), features.values.shape[1], features.device)
-
-
-def read_tasks(function, task_ids, tasks, terms, num_rows):
-    """(labels ``[K]`` in the order of the rows of W, codes ``[N]``), for terms of a grid."""
-    with named(function):
-        nodes = _num_nodes(term for some in terms for term in some)
-    if task_ids is None:
-        labels, codes = np.zeros(1, dtype=np.int64), np.zeros(num_rows, dtype=np.int64)
-        known = labels if tasks is None else _read_order(function, tasks)
-        if len(known) != 1 or (nodes or 1) != 1:
-            count = len(known) if len(known) != 1 else nodes
-            raise ValueError(f"{function}: task_ids must be given for {count} tasks, got None")
-        return known, codes
-    labels, codes = factorize(function, "task_ids", task_ids, sort=tasks is None)
-    check_task_count(function, codes, num_rows)
-    if tasks is not None:
-        known = _read_order(function, tasks)
-        codes = match(labels, known)[codes]
-        refuse_unknown(function, task_ids, codes, f"the {len(known)} labels of tasks")
-        labels = known
-    elif nodes is not None and _are_nodes(labels, nodes):
-        labels, codes = np.arange(nodes), labels.astype(np.int64)[codes]
-    if nodes is not None and nodes != len(labels):
-        raise ValueError(
-            f"{function}: tasks must name a task for each of the {nodes} nodes of the graph, "
-            f"got {len(labels)} tasks"
-        )
-    return labels, codes
-
-
-def _num_nodes(terms):
-    """The number of tasks that a graph among the terms says, None without one."""
-    return next((nodes for term in terms if (nodes := term._num_tasks()) is not None), None)
-
-
-def _are_nodes(labels, nodes):
-    """Whether sorted labels are numbers of nodes of the graph."""
-    integers = labels.dtype.kind in "iu" and len(labels) > 0
-    return integers and labels[0] >= 0 and labels[-1] < nodes
-
-
-def _read_order(function, tasks):
-    """Distinct labels in the order given."""
-    labels, codes = factorize(function, "tasks", tasks, sort=False)
-    if not len(codes):
-        raise ValueError(f"{function}: tasks must hold at least one label, got none")
-    if len(labels) != len(codes):
-        repeated = int(np.flatnonzero(np.bincount(codes) > 1)[0])
-        label = labels[repeated : repeated + 1].tolist()[0]
-        raise ValueError(f"{function}: tasks must be distinct, got {label!r} more than once")
-    return labels[codes]
-
-
-def check_task_count(function, codes, num_rows):
-    if len(codes) != num_rows:
-        raise ValueError(
-            f"{function}: task_ids must have one entry for each of the {num_rows} rows of X, "
-            f"got {len(codes)}"
-        )
-
-
-def refuse_unknown(function, task_ids, codes, known):
-    unknown = codes < 0
-    if unknown.any():
-        row = int(unknown.argmax())
-        label = label_array(function, "task_ids", task_ids)[row : row + 1].tolist()[0]
-        raise ValueError(
-            f"{function}: task_ids must be among {known}, got {label!r} at position {row}"
-        )
 
 
 def read_dtype(function, dtype):

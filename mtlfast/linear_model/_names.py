@@ -18,14 +18,14 @@ def feature_names(X):
     return np.asarray(names, dtype=object)
 
 
-def check_features(function, estimator, features):
+def check_features(function, estimator, names, count):
     """X in ``predict`` has as many features as in ``fit``, and the same names."""
     name, wanted = type(estimator).__name__, estimator.n_features_in_
-    _check_names(function, name, getattr(estimator, "feature_names_in_", None), features.names)
-    if features.values.shape[1] != wanted:
+    _check_names(function, name, getattr(estimator, "feature_names_in_", None), names)
+    if count != wanted:
         raise ValueError(
-            f"{function}: X has {features.values.shape[1]} features, but {name} is expecting "
-            f"{wanted} features as input"
+            f"{function}: X has {count} features, but {name} is expecting {wanted} features as "
+            "input"
         )
 
 

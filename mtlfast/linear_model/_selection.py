@@ -114,8 +114,8 @@ class MultiTaskRegressorCV(SquaresModel):
             one standard error above the smallest, instead of the smallest itself. The standard
             error is that of the mean over the folds of the best penalty.
         random_state: seed of the shuffle inside the tasks; None draws one.
-        fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, unknown: as in
-            :class:`MultiTaskRegressor`.
+        fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, unknown, task_column,
+            intercept_scale: as in :class:`MultiTaskRegressor`.
 
     Attributes:
         best_index_, penalty_: the chosen place in the grid, and the penalty there.
@@ -145,7 +145,7 @@ class MultiTaskRegressorCV(SquaresModel):
     def __init__(
         self, penalty_grid, cv=5, one_standard_error=False, random_state=None, fit_intercept=True,
         tol=1e-6, max_iter=1000, solver="auto", tasks=None, device=None, dtype=None,
-        verbose=False, unknown="error",
+        verbose=False, unknown="error", task_column=None, intercept_scale=1.0,
     ):  # fmt: skip
         self.penalty_grid = penalty_grid
         self.cv = cv
@@ -160,6 +160,8 @@ class MultiTaskRegressorCV(SquaresModel):
         self.dtype = dtype
         self.verbose = verbose
         self.unknown = unknown
+        self.task_column = task_column
+        self.intercept_scale = intercept_scale
 
     def fit(self, X, y, task_ids=None, sample_weight=None):
         """Chooses the penalty and fits it to all rows; arguments as in ``MultiTaskRegressor``."""
