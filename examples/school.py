@@ -19,13 +19,13 @@ from mtlfast.linear_model import MultiTaskRegressor, MultiTaskRegressorCV, stren
 from mtlfast.nn import GroupLasso, PairwiseReg, Ridge, TraceNorm
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "school.mat"
-LEVELS = (1.0, 4.0)  # what the constant column holds: the larger, the freer is a school's level
+LEVELS = (1.0, 4.0)  # intercept_scale: the larger, the freer is a school's level
 TINY = 1e-3  # ridge of the pooled model: columns for each year and for each band sum to one
 
 
 @dataclass(frozen=True)
 class Rows:
-    X: np.ndarray  # [N, d], the last column constant
+    X: np.ndarray  # [N, d]
     y: np.ndarray  # [N]
     school: np.ndarray  # [N], 0 … K−1
 
@@ -61,7 +61,7 @@ class Result:
 
 
 def load(path):
-    """The rows of all schools, in their order."""
+    """The rows of all schools, in their order, without the constant in the last column of X."""
     if not Path(path).is_file():
         sys.exit(
             f"school.py needs the School data, which are not at {path}.\n"
@@ -72,7 +72,7 @@ def load(path):
     except ImportError:
         sys.exit('school.py needs scipy to read the data: pip install "mtlfast[examples]"')
     cells = io.loadmat(path)
-    X = [np.asarray(x, dtype=float) for x in cells["X"].ravel()]
+    X = [np.asarray(x, dtype=float)[:, :-1] for x in cells["X"].ravel()]
     y = [np.asarray(y, dtype=float).ravel() for y in cells["Y"].ravel()]
     school = np.repeat(np.arange(len(X)), [len(x) for x in X])
     return Rows(np.concatenate(X), np.concatenate(y), school)
@@ -97,27 +97,19 @@ def standardised(train, test):
     return [Rows((part.X - shift) / scale, part.y - middle, part.school) for part in (train, test)]
 
 
-def with_level(X, level):
-    """X with ``level`` in its last, constant column."""
-    X = X.copy()
-    X[:, -1] = level
-    return X
-
-
-def rmse(model, test, level, pooled=False):
-    task = None if pooled else test.school
-    error = test.y - model.predict(with_level(test.X, level), task)
+def rmse(model, test, pooled=False):
+    error = test.y - model.predict(test.X, None if pooled else test.school)
     return float(np.sqrt(np.mean(error**2)))
 
 
 def run(method, train, test, num_schools, seed, quick=False):
     """Chooses on the training rows, fits all of them, and looks at the test rows once."""
-    exact = {"fit_intercept": False, "tol": 1e-6}
+    exact = {"fit_intercept": "penalized", "tol": 1e-6}
     if method.penalty is None:
         began = time.perf_counter()
         model = MultiTaskRegressor(Ridge(TINY), **exact).fit(train.X, train.y)
         seconds = time.perf_counter() - began
-        return Result(rmse(model, test, 1.0, pooled=True), np.nan, 1.0, np.nan, seconds)
+        return Result(rmse(model, test, pooled=True), np.nan, 1.0, np.nan, seconds)
     exact["tasks"] = range(num_schools)
     factors = method.strengths[1:3] if quick else method.strengths
     grid = strengths(method.penalty(num_schools), factors)
@@ -127,15 +119,15 @@ def run(method, train, test, num_schools, seed, quick=False):
     found = []
     began = time.perf_counter()
     for level in LEVELS[-1:] if quick else LEVELS:
-        model = search().fit(with_level(train.X, level), train.y, train.school)
+        model = search(intercept_scale=level).fit(train.X, train.y, train.school)
         found.append((model.cv_mse_.mean(1).min(), level, model))
     _, level, model = min(found, key=lambda item: item[0])
     chosen = time.perf_counter()
-    again = MultiTaskRegressor(model.penalty_, **exact)
-    again.fit(with_level(train.X, level), train.y, train.school)
+    again = MultiTaskRegressor(model.penalty_, intercept_scale=level, **exact)
+    again.fit(train.X, train.y, train.school)
     seconds = time.perf_counter() - chosen
     strength = factors[model.best_index_]
-    return Result(rmse(again, test, level), strength, level, chosen - began, seconds)
+    return Result(rmse(again, test), strength, level, chosen - began, seconds)
 
 
 def table(results):
