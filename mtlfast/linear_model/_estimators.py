@@ -64,9 +64,9 @@ class SquaresModel(RegressorMixin, TaskModel):
         weight = read_weights(function, sample_weight, features)
         return Problem(features, y, weight, tasks, codes), terms
 
-    def _fits(self, function, rows, grid, start=None):
+    def _fits(self, function, problem, grid, start=None):
         """One fit for each list of terms, with statistics in common, each from the one before."""
-        statistics = squares(rows, self.fit_intercept)
+        statistics = squares(problem.rows(), self.fit_intercept)
         for terms in grid:
             settings = self._solver_settings()
             fit = fit_squares(function, statistics, terms, start=start, **settings)
@@ -193,7 +193,7 @@ class MultiTaskRegressor(SquaresModel):
         function = self._function("fit")
         problem, terms = self._read(function, grid, X, y, task_ids, sample_weight)
         start = self._start(problem)
-        fits = self._fits(function, problem.rows(), terms, start and start[0])
+        fits = self._fits(function, problem, terms, start and start[0])
         models = copies or [self]
         return [
             model._keep(function, problem, fit) for model, fit in zip(models, fits, strict=True)
