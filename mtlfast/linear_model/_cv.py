@@ -145,9 +145,9 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
     where p underflows. It is then fitted to all rows. In each fold the grid is fitted in its order,
     each penalty from the solution of the one before.
 
-    Each task's rows are spread evenly over the folds, and as far as that leaves a choice, so are
-    the rows of each class in each task, and of each class in all tasks. A class of two or more rows
-    is never left out as a whole.
+    Each task's rows are spread evenly over ``cv`` folds and, as far as that leaves a choice, so are
+    those of each class in a task and of each class in all. A class of two or more rows is never
+    left out as a whole.
 
     Classes are those of all rows. Of one that the rows of a fold lack, the problem against the rest
     has no row of that class: with free intercepts its solution is a probability of 0, at W = 0 and
@@ -184,16 +184,16 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
     Example:
         >>> import numpy as np
         >>> from mtlfast.linear_model import MultiTaskClassifierCV, strengths
-        >>> from mtlfast.nn import PairwiseReg, Ridge
+        >>> from mtlfast.nn import PairwiseReg
         >>> rng = np.random.default_rng(0)
         >>> X, task = rng.normal(size=(200, 5)), np.arange(200) % 20
         >>> y = np.where(X.sum(1) + rng.normal(size=200) > 0, "yes", "no")  # all tasks are alike
-        >>> grid = strengths([Ridge(0.1), PairwiseReg(1.0)], [10, 1, 0.1])
+        >>> grid = strengths(PairwiseReg(), [1, 0.1, 0.01])
         >>> model = MultiTaskClassifierCV(grid, cv=3, random_state=0).fit(X, y, task)
-        >>> model.penalty_[1].strength, model.cv_log_loss_.shape
+        >>> model.penalty_.strength, model.cv_log_loss_.shape
         (1.0, (3, 3))
-        >>> model.predict(X[:3], task[:3])
-        array(['yes', 'yes', 'yes'], dtype='<U3')
+        >>> model.score(X, y, task) > 0.8
+        True
     """
 
     _table = "cv_log_loss_"
@@ -201,4 +201,4 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
     def _loss_of_rows(self, held, fits):
         logs = log_probabilities(scores_of(held, *joined(fits)))
         own = logs.gather(1, held.target.long()[:, None])[:, 0]
-        return -torch.where(torch.isneginf(own), _IMPOSSIBLE, own)
+        return -own.masked_fill(own.isneginf(), _IMPOSSIBLE)

@@ -139,7 +139,10 @@ def _spread_classes(folds, codes, labels, num_folds):
                 table[labels[other], target] -= 1
                 table[labels[other], fold] += 1
         else:
-            row, target = own[0], (fold + 1) % num_folds
+            row = own[np.bincount(codes)[codes[own]].argmin()]
+            sizes = np.bincount(folds, minlength=num_folds)
+            sizes[fold] = len(folds)
+            target = int(sizes.argmin())
         folds[row] = target
         table[label, fold] -= 1
         table[label, target] += 1
