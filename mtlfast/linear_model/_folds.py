@@ -81,8 +81,8 @@ def stratified_folds(codes, labels, num_folds, random_state, function="stratifie
     """The fold of each row, int64 ``[N]``: the rows of a class in a task are dealt in random order.
 
     Rows go to folds that have the fewest of their task; of these to those with the fewest of their
-    class, and of these to the smallest. So in each task folds differ by a row at most, and no class
-    of two or more rows lies in one fold.
+    class, and of these to the smallest. So in each task folds differ by a row at most. No class of
+    two or more rows lies in one fold: where that needs it, they differ by two.
 
     Args:
         codes: int64 ``[N]``, the task of a row.
@@ -126,6 +126,8 @@ def _spread_classes(folds, codes, labels, num_folds):
     np.add.at(table, (labels[labels >= 0], folds[labels >= 0]), 1)
     for label in np.flatnonzero((counts >= 2) & (table.max(1) == counts)):
         fold = int(table[label].argmax())
+        if table[label, fold] < counts[label]:  # its turn with another class has come before
+            continue
         own = np.flatnonzero(labels == label)
         others = np.flatnonzero(np.isin(codes, codes[own]) & (folds != fold))
         kept = (labels[others] < 0) | (counts[labels[others]] < 2)
