@@ -489,8 +489,8 @@ def test_estimators_without_scikit_learn_and_scipy():
         "1e-09 1.0 MultiTaskRegressor(tol=1e-09)",
         "True",
         "1",
-        '1 True MultiTaskClassifierCV(penalty_grid=[Ridge(strength=100.0, reduction="sum"), '
-        'Ridge(strength=0.1, reduction="sum")], cv=3, tol=0.1)',
+        "1 True MultiTaskClassifierCV(penalty_grid=[Ridge(strength=100), Ridge(strength=0.1)], "
+        "cv=3, tol=0.1)",
         "MultiTaskRegressor.predict: this model is not fitted yet, call fit first",
     ]
 

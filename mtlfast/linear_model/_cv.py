@@ -153,7 +153,8 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
     has no row of that class: with free intercepts its solution is a probability of 0, at W = 0 and
     an intercept of −∞. A row of the class counts :math:`52 \log 2 = 36.04` there, for a
     probability of 2⁻⁵², as in ``sklearn.metrics.log_loss``: the same for all penalties, so that the
-    other rows choose. Without intercepts the solution is an ordinary one, and counts as it is.
+    other rows choose. Where intercepts are not free it has an ordinary solution, which counts as it
+    is.
 
     Args:
         penalty_grid: penalties, each as ``penalty`` of :class:`MultiTaskClassifier`; see
