@@ -68,6 +68,7 @@ LAYERS = [
 # The same inside mtlfast/linear_model.
 LINEAR_MODEL_LAYERS = [
     {"__init__"},
+    {"_cv"},
     {"_selection"},
     {"_estimators", "_classifier"},
     {"_model", "_folds"},

@@ -14,6 +14,7 @@ from mtlfast import TaskGraph, relations
 from mtlfast.linear_model import (
     ConvergenceWarning,
     MultiTaskClassifier,
+    MultiTaskClassifierCV,
     MultiTaskRegressor,
     MultiTaskRegressorCV,
 )
@@ -280,9 +281,12 @@ def test_linear_models(penalty, form):
         classes = MultiTaskClassifier(penalty(), max_iter=50, tol=1e-3)
         classes.fit(form(X), np.where(y > 1, "more", "less"), task)
         found.append(np.asarray(classes.predict_proba(form(X), task)).tobytes())
-        grid = [penalty(), Ridge(0.5)]
-        chosen = MultiTaskRegressorCV(grid, cv=2, random_state=0).fit(form(X), y, task)
-        return [*found, np.asarray(chosen.coef_).tobytes()]
+        grid, levels = [penalty(), Ridge(0.5)], np.digitize(y, [0, 1])
+        settings = {"cv": 2, "random_state": 0, "tol": 1e-3}
+        for kind, target in ((MultiTaskRegressorCV, y), (MultiTaskClassifierCV, levels)):
+            chosen = kind(grid, **settings).fit(form(X), target, task)
+            found.append(np.asarray(chosen.coef_).tobytes())
+        return found
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

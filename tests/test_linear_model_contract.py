@@ -9,6 +9,7 @@ import torch
 from mtlfast import TaskGraph, nn, optim
 from mtlfast.linear_model import (
     MultiTaskClassifier,
+    MultiTaskClassifierCV,
     MultiTaskRegressor,
     MultiTaskRegressorCV,
     path,
@@ -148,6 +149,10 @@ def test_in_the_classifier_a_path_and_cross_validation(name):
     chosen = [MultiTaskRegressorCV(grid, cv=3, random_state=0).fit(X, Y, TASK) for grid in grids]
     assert chosen[0].best_index_ == chosen[1].best_index_
     np.testing.assert_allclose(chosen[0].cv_mse_, chosen[1].cv_mse_, rtol=1e-3)
+    settings = {"cv": 2, "random_state": 0, "tol": 1e-7}
+    chosen = [MultiTaskClassifierCV(grid, **settings).fit(X, SIGN, TASK) for grid in grids]
+    assert chosen[0].best_index_ == chosen[1].best_index_
+    np.testing.assert_allclose(chosen[0].cv_log_loss_, chosen[1].cv_log_loss_, rtol=1e-3)
 
 
 @pytest.mark.parametrize("solver", ["admm", "fista"])
@@ -311,6 +316,7 @@ def test_in_a_grid_it_is_found_before_anything_is_fitted():
     for call in (
         lambda: path(MultiTaskRegressor(), [L1(), wrong], X, Y, TASK),
         lambda: MultiTaskRegressorCV([L1(), wrong]).fit(X, Y, TASK),
+        lambda: MultiTaskClassifierCV([L1(), wrong]).fit(X, SIGN, TASK),
     ):
         with pytest.raises(ValueError, match="Mine declares is_norm, so"):
             call()

@@ -461,7 +461,8 @@ WITHOUT = """
 import sys
 sys.modules.update({name: None for name in ("sklearn", "scipy", "pandas")})
 import numpy as np
-from mtlfast.linear_model import MultiTaskClassifier, MultiTaskRegressor, MultiTaskRegressorCV
+from mtlfast.linear_model import MultiTaskClassifier, MultiTaskClassifierCV
+from mtlfast.linear_model import MultiTaskRegressor, MultiTaskRegressorCV
 from mtlfast.nn import PairwiseReg, Ridge
 x, task = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3
 y = x.sum(1)
@@ -469,6 +470,8 @@ model = MultiTaskRegressor(tol=1e-9).set_params(penalty=PairwiseReg(1.0)).fit(x,
 print(model.get_params()["tol"], round(model.score(x, y, task), 6), model.set_params(penalty=None))
 print(MultiTaskClassifier(Ridge(0.1)).fit(x, y > 0, task).score(x, y > 0, task) > 0.9)
 print(MultiTaskRegressorCV([Ridge(1.0), Ridge(0.0)]).fit(x, y, task).best_index_)
+chosen = MultiTaskClassifierCV([Ridge(100.0), Ridge(0.1)], cv=3).fit(x, y > 0, task)
+print(chosen.best_index_, chosen.score(x, y > 0, task) > 0.9, chosen.set_params(tol=0.1))
 try:
     MultiTaskRegressor().predict(x)
 except ValueError as error:
@@ -486,6 +489,8 @@ def test_estimators_without_scikit_learn_and_scipy():
         "1e-09 1.0 MultiTaskRegressor(tol=1e-09)",
         "True",
         "1",
+        "1 True MultiTaskClassifierCV(penalty_grid=[Ridge(strength=100), Ridge(strength=0.1)], "
+        "cv=3, tol=0.1)",
         "MultiTaskRegressor.predict: this model is not fitted yet, call fit first",
     ]
 

@@ -19,6 +19,7 @@ from exact_oracles import (
 from mtlfast import TaskGraph
 from mtlfast.linear_model import (
     MultiTaskClassifier,
+    MultiTaskClassifierCV,
     MultiTaskRegressor,
     MultiTaskRegressorCV,
     path,
@@ -268,6 +269,9 @@ def test_paths_and_searches_reach_their_strong_ends():
         np.testing.assert_allclose(model.coef_, wanted, rtol=1e-4)
     model = MultiTaskRegressorCV(grid[:2], cv=3, random_state=0).fit(X, y, task)
     np.testing.assert_allclose(model.coef_, wanted, rtol=1e-4)
+    model = MultiTaskClassifierCV(grid[:2], cv=3, random_state=0).fit(X, y > 0.3, task)
+    np.testing.assert_allclose(model.coef_, np.tile(model.coef_[0], (5, 1)), rtol=1e-4)
+    np.testing.assert_allclose(*model.cv_log_loss_, rtol=1e-4)
 
 
 NORMS = {

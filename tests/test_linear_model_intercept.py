@@ -6,6 +6,7 @@ import torch
 
 from mtlfast.linear_model import (
     MultiTaskClassifier,
+    MultiTaskClassifierCV,
     MultiTaskRegressor,
     MultiTaskRegressorCV,
     strengths,
@@ -127,6 +128,17 @@ def test_cross_validation_chooses_with_penalised_intercepts():
     np.testing.assert_allclose(fit.cv_mse_, column.cv_mse_)
     assert fit.coef_.shape == (K, D)
     np.testing.assert_array_equal(fit.intercept_, 2.0 * column.coef_[:, -1])
+
+
+def test_cross_validation_of_a_classifier_chooses_with_penalised_intercepts():
+    grid = strengths([Ridge(0.1), PairwiseReg()], [3, 0.1])
+    fit = MultiTaskClassifierCV(
+        grid, cv=3, random_state=0, fit_intercept="penalized", intercept_scale=2.0
+    ).fit(X, THIRDS, TASK)
+    column = MultiTaskClassifierCV(grid, cv=3, random_state=0, fit_intercept=False)
+    column.fit(with_constant(2.0), THIRDS, TASK)
+    np.testing.assert_allclose(fit.cv_log_loss_, column.cv_log_loss_)
+    np.testing.assert_array_equal(fit.intercept_, 2.0 * column.coef_[..., -1])
 
 
 def test_a_column_of_tasks_beside_penalised_intercepts():

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from mtlfast import TaskGraph
-from mtlfast.linear_model import MultiTaskClassifier, MultiTaskRegressor, MultiTaskRegressorCV
+from mtlfast.linear_model import (
+    MultiTaskClassifier,
+    MultiTaskClassifierCV,
+    MultiTaskRegressor,
+    MultiTaskRegressorCV,
+)
 from mtlfast.linear_model import path as path_of
 from mtlfast.nn import GraphReg, PairwiseReg
 
@@ -161,6 +166,10 @@ def test_every_estimator_and_method_takes_the_column():
     wanted = MultiTaskRegressorCV(grid, random_state=0).fit(X, Y, TASK)
     np.testing.assert_allclose(chosen.cv_mse_, wanted.cv_mse_)
     np.testing.assert_allclose(chosen.predict(WITH), wanted.predict(X, TASK))
+    chosen = MultiTaskClassifierCV(grid, random_state=0, task_column=-1).fit(WITH, SIGN)
+    wanted = MultiTaskClassifierCV(grid, random_state=0).fit(X, SIGN, TASK)
+    np.testing.assert_allclose(chosen.cv_log_loss_, wanted.cv_log_loss_)
+    np.testing.assert_allclose(chosen.predict_proba(WITH), wanted.predict_proba(X, TASK))
     last = path_of(model(), grid, WITH, Y)[-1]
     np.testing.assert_allclose(last.predict(WITH), PREDICTED, atol=1e-5)
 

@@ -9,6 +9,7 @@ import torch
 from mtlfast import LowRank, TaskGraph
 from mtlfast.linear_model import (
     MultiTaskClassifier,
+    MultiTaskClassifierCV,
     MultiTaskRegressor,
     MultiTaskRegressorCV,
     strengths,
@@ -229,9 +230,10 @@ def test_parameters_of_an_estimator_reach_into_its_penalty(estimator):
     assert nested.set_params(penalty__0__1__strength=5.0).penalty[0].terms[1].strength == 5.0
 
 
-def test_a_grid_of_penalties_is_reached_by_position():
+@pytest.mark.parametrize("estimator", [MultiTaskRegressorCV, MultiTaskClassifierCV])
+def test_a_grid_of_penalties_is_reached_by_position(estimator):
     grid = strengths(Ridge(1.0) + PairwiseReg(1.0), [10, 1])
-    model = MultiTaskRegressorCV(grid)
+    model = estimator(grid)
     model.set_params(penalty_grid__1__0__strength=0.25, cv=3)
     assert model.penalty_grid[1].terms[0].strength == 0.25
     assert grid[1].terms[0].strength == 1.0 and model.cv == 3
@@ -290,8 +292,9 @@ def test_strengths_go_into_a_grid(make):
         (MultiTaskRegressor([Ridge(), GroupLasso(0.0)]), "penalty__0__strength", Y),
         (MultiTaskClassifier(Ridge()), "penalty__strength", Y > 0),
         (MultiTaskRegressorCV([Ridge(1e5), Ridge(1e6)], cv=2), "penalty_grid__0__strength", Y),
+        (MultiTaskClassifierCV([Ridge(1e5), Ridge(1e6)], cv=2), "penalty_grid__0__strength", Y > 0),
     ],
-    ids=["sum", "list", "classifier", "cv"],
+    ids=["sum", "list", "classifier", "cv", "classifier cv"],
 )
 def test_a_search_over_one_task(model, name, y):
     search = pytest.importorskip("sklearn.model_selection", reason="needs scikit-learn")

@@ -6,12 +6,14 @@ installed and do without it where not. Penalties are the regularizers of :mod:`m
 
 from mtlfast.linear_model._base import ConvergenceWarning
 from mtlfast.linear_model._classifier import MultiTaskClassifier
+from mtlfast.linear_model._cv import MultiTaskClassifierCV, MultiTaskRegressorCV
 from mtlfast.linear_model._estimators import MultiTaskRegressor
-from mtlfast.linear_model._selection import MultiTaskRegressorCV, path, strengths
+from mtlfast.linear_model._selection import path, strengths
 
 __all__ = [
     "ConvergenceWarning",
     "MultiTaskClassifier",
+    "MultiTaskClassifierCV",
     "MultiTaskRegressor",
     "MultiTaskRegressorCV",
     "path",

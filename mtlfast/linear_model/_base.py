@@ -50,7 +50,7 @@ except ImportError:
             signature = inspect.signature(type(self).__init__).parameters
             changed = [
                 f"{name}={value!r}"
-                for name, value in self.get_params().items()
+                for name, value in self.get_params(deep=False).items()
                 if value is not signature[name].default
             ]
             return f"{type(self).__name__}({', '.join(changed)})"

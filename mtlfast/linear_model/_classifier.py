@@ -9,11 +9,92 @@ from mtlfast.linear_model._base import ClassifierMixin
 from mtlfast.linear_model._data import Problem, one_column, read_weights
 from mtlfast.linear_model._labels import factorize, label_array
 from mtlfast.linear_model._logistic import fit_logistic
-from mtlfast.linear_model._model import TaskModel, probe_penalties, read_penalties
-from mtlfast.linear_model._tasks import read_tasks
+from mtlfast.linear_model._model import TaskModel
 
 
-class MultiTaskClassifier(ClassifierMixin, TaskModel):
+class ClassifierModel(ClassifierMixin, TaskModel):
+    """Prediction and score of logistic fits; subclasses choose the penalty."""
+
+    def decision_function(self, X, task_ids=None):
+        """``x·w_k + b_k``: ``[N]`` for two classes, > 0 for ``classes_[1]``; else ``[N, C]``."""
+        return self._give_rows(*self._affine("decision_function", X, task_ids))
+
+    def predict(self, X, task_ids=None):
+        """The label of the most probable class for each row, ``[N]``.
+
+        A tensor where X is one and labels are numbers, else a NumPy array.
+        """
+        features, scores = self._affine("predict", X, task_ids)
+        return self._labels_of(features, scores)
+
+    def predict_proba(self, X, task_ids=None):
+        """Probabilities ``[N, C]`` that add up to 1 in each row.
+
+        For C > 2 classes the C logistic functions are divided by their sum.
+        """
+        features, scores = self._affine("predict_proba", X, task_ids)
+        return self._give_rows(features, log_probabilities(scores).exp())
+
+    def predict_log_proba(self, X, task_ids=None):
+        """Logarithms of :meth:`predict_proba`, finite where probabilities underflow."""
+        features, scores = self._affine("predict_log_proba", X, task_ids)
+        return self._give_rows(features, log_probabilities(scores))
+
+    def score(self, X, y, task_ids=None, sample_weight=None):
+        """The share of rows, by weight, whose class is predicted."""
+        features, scores = self._affine("score", X, task_ids)
+        function = self._function("score")
+        y = label_array(function, "y", one_column(function, y, len(features)))
+        weight = read_weights(function, sample_weight, features)
+        right = torch.from_numpy(self.classes_[_best(scores)] == y).to(torch.float64)
+        if weight is None:
+            return float(right.mean())
+        weight = weight.cpu()
+        return float((weight * right).sum() / weight.sum())
+
+    def _labels_of(self, features, scores):
+        labels = self.classes_[_best(scores)]
+        if features.is_torch and labels.dtype.kind in "iufb":
+            return torch.from_numpy(labels).to(features.device)
+        return labels
+
+    def _read(self, function, grid, X, y, task_ids, sample_weight):
+        """The checked problem, and a list of terms for each penalty of the grid."""
+        features, terms, tasks, codes = self._read_tasks(function, grid, X, task_ids)
+        weight = read_weights(function, sample_weight, features)
+        classes, target = _read_classes(function, y, len(features), weight)
+        target = torch.from_numpy(target).to(features.device, torch.float64)
+        return Problem(features, target, weight, tasks, codes, classes), terms
+
+    def _fits(self, function, problem, grid, starts=None):
+        """For each list of terms one fit of each of the C problems, from those before.
+
+        There are C of them, or the one of two classes, whatever classes the rows have.
+        """
+        parts = _against_the_rest(problem.rows(), len(problem.classes))
+        starts = starts or [None] * len(parts)
+        for terms in grid:
+            fits = [
+                fit_logistic(
+                    function, rows, terms, start=start,
+                    fit_intercept=self._has_free_intercepts(),
+                    **self._solver_settings(),
+                )
+                for rows, start in zip(parts, starts, strict=True)
+            ]  # fmt: skip
+            starts = [(fit.coef, fit.intercept) for fit in fits]
+            yield fits
+
+    def _keep(self, function, problem, fits):
+        """The attributes of a fitted classifier."""
+        self._remember(problem)
+        self.classes_ = problem.classes
+        self._keep_coefficients(problem.features, *joined(fits))
+        self._keep_fits(function, fits)
+        return self
+
+
+class MultiTaskClassifier(ClassifierModel):
     r"""K logistic regressions under task-relation penalties, fitted together to the optimum.
 
     .. math:: \min_{W, b} \sum_k \sum_{r \in k} s_r \log(1 + e^{-t_r (x_r \cdot w_k + b_k)})
@@ -74,98 +155,23 @@ class MultiTaskClassifier(ClassifierMixin, TaskModel):
     def _fit_path(self, grid, X, y, task_ids, sample_weight, copies=None):
         """One fit for each penalty, kept in ``copies`` or in itself."""
         function = self._function("fit")
-        self._check_settings(function)
-        features, task_ids = self._read_features(function, X, task_ids, self.device)
-        features = self._with_constant(features)
-        terms = read_penalties(function, grid, features.device)
-        tasks, codes = read_tasks(
-            function, self._tasks_argument(), task_ids, self.tasks, terms, len(features)
-        )
-        probe_penalties(function, terms, tasks, features)
-        weight = read_weights(function, sample_weight, features)
-        classes, target = _read_classes(function, y, len(features), weight)
-        target = torch.from_numpy(target).to(features.device, torch.float64)
-        problem = Problem(features, target, weight, tasks, codes)
-        parts = _against_the_rest(problem.rows(), len(classes))
-        starts = self._starts(problem, classes)
-        models = []
-        for model, some in zip(copies or [self], terms, strict=True):
-            fits = [
-                fit_logistic(
-                    function, rows, some, start=start,
-                    fit_intercept=self._has_free_intercepts(),
-                    **self._solver_settings(),
-                )
-                for rows, start in zip(parts, starts, strict=True)
-            ]  # fmt: skip
-            models.append(model._keep(function, problem, classes, fits))
-            starts = [(fit.coef, fit.intercept) for fit in fits]
-        return models
+        problem, terms = self._read(function, grid, X, y, task_ids, sample_weight)
+        along = self._fits(function, problem, terms, self._starts(problem))
+        models = copies or [self]
+        return [
+            model._keep(function, problem, fits) for model, fits in zip(models, along, strict=True)
+        ]
 
-    def _starts(self, problem, classes):
-        """A start for each of the C problems, or for the one of two classes."""
+    def _starts(self, problem):
+        """A start for each of the C problems, or for the one of two classes; None without any."""
+        classes = problem.classes
         several = [] if len(classes) == 2 else [len(classes)]
         start = self._start(problem, *several)
         if start is None or not np.array_equal(self.classes_, classes):
-            return [None] * (several or [1])[0]
+            return None
         if not several:
             return [tuple(start)]
         return [tuple(part[:, c].contiguous() for part in start) for c in range(len(classes))]
-
-    def _keep(self, function, problem, classes, fits):
-        """The attributes of a fitted classifier."""
-        self._remember(problem)
-        self.classes_ = classes
-        coef, intercept = (
-            torch.stack(parts, 1) if len(parts) > 1 else parts[0]
-            for parts in ([fit.coef for fit in fits], [fit.intercept for fit in fits])
-        )
-        self._keep_coefficients(problem.features, coef, intercept)
-        self._keep_fits(function, fits)
-        return self
-
-    def decision_function(self, X, task_ids=None):
-        """``x·w_k + b_k``: ``[N]`` for two classes, > 0 for ``classes_[1]``; else ``[N, C]``."""
-        return self._give_rows(*self._affine("decision_function", X, task_ids))
-
-    def predict(self, X, task_ids=None):
-        """The label of the most probable class for each row, ``[N]``.
-
-        A tensor where X is one and labels are numbers, else a NumPy array.
-        """
-        features, scores = self._affine("predict", X, task_ids)
-        return self._labels_of(features, scores)
-
-    def predict_proba(self, X, task_ids=None):
-        """Probabilities ``[N, C]`` that add up to 1 in each row.
-
-        For C > 2 classes the C logistic functions are divided by their sum.
-        """
-        features, scores = self._affine("predict_proba", X, task_ids)
-        return self._give_rows(features, _log_probabilities(scores).exp())
-
-    def predict_log_proba(self, X, task_ids=None):
-        """Logarithms of :meth:`predict_proba`, finite where probabilities underflow."""
-        features, scores = self._affine("predict_log_proba", X, task_ids)
-        return self._give_rows(features, _log_probabilities(scores))
-
-    def score(self, X, y, task_ids=None, sample_weight=None):
-        """The share of rows, by weight, whose class is predicted."""
-        features, scores = self._affine("score", X, task_ids)
-        function = self._function("score")
-        y = label_array(function, "y", one_column(function, y, len(features)))
-        weight = read_weights(function, sample_weight, features)
-        right = torch.from_numpy(self.classes_[_best(scores)] == y).to(torch.float64)
-        if weight is None:
-            return float(right.mean())
-        weight = weight.cpu()
-        return float((weight * right).sum() / weight.sum())
-
-    def _labels_of(self, features, scores):
-        labels = self.classes_[_best(scores)]
-        if features.is_torch and labels.dtype.kind in "iufb":
-            return torch.from_numpy(labels).to(features.device)
-        return labels
 
 
 def _read_classes(function, y, num_rows, weight):
@@ -206,7 +212,13 @@ def _against_the_rest(rows, num_classes):
     return [replace(rows, y=(rows.y == code).to(torch.float64)) for code in range(num_classes)]
 
 
-def _log_probabilities(scores):
+def joined(fits):
+    """Coefficients and intercepts of one fit, or of C: ``[K, C, d]`` and ``[K, C]``."""
+    parts = [fit.coef for fit in fits], [fit.intercept for fit in fits]
+    return [torch.stack(some, 1) if len(some) > 1 else some[0] for some in parts]
+
+
+def log_probabilities(scores):
     """Logarithms ``[N, C]`` from scores ``[N]`` of two classes, or ``[N, C]``."""
     if scores.dim() == 1:
         scores = torch.stack([-scores, scores], 1)

@@ -70,6 +70,7 @@ class Problem:
     """Checked data of a fit: features, target ``[N]``, weight ``[N]`` or None, and tasks.
 
     ``tasks`` are the labels ``[K]`` of the rows of W; ``codes``, int64 ``[N]``, the task of a row.
+    With ``classes``, labels ``[C]``, the target is the place of a row's label among them.
     """
 
     features: Features
@@ -77,6 +78,7 @@ class Problem:
     weight: torch.Tensor | None
     tasks: np.ndarray
     codes: np.ndarray
+    classes: np.ndarray | None = None
 
     def part(self, places):
         """The problem of some of the rows, by an int64 array of places."""
@@ -87,6 +89,7 @@ class Problem:
             None if self.weight is None else self.weight[there],
             self.tasks,
             self.codes[places],
+            self.classes,
         )
 
     def rows(self):

@@ -5,8 +5,7 @@ import torch
 from mtlfast.linear_model._base import RegressorMixin
 from mtlfast.linear_model._data import Problem, read_target, read_weights
 from mtlfast.linear_model._fit import fit_squares, squares
-from mtlfast.linear_model._model import TaskModel, probe_penalties, read_penalties
-from mtlfast.linear_model._tasks import read_tasks
+from mtlfast.linear_model._model import TaskModel
 
 
 class SquaresModel(RegressorMixin, TaskModel):
@@ -52,21 +51,14 @@ class SquaresModel(RegressorMixin, TaskModel):
 
     def _read(self, function, grid, X, y, task_ids, sample_weight):
         """The checked problem, and a list of terms for each penalty of the grid."""
-        self._check_settings(function)
-        features, task_ids = self._read_features(function, X, task_ids, self.device)
-        features = self._with_constant(features)
-        terms = read_penalties(function, grid, features.device)
-        tasks, codes = read_tasks(
-            function, self._tasks_argument(), task_ids, self.tasks, terms, len(features)
-        )
-        probe_penalties(function, terms, tasks, features)
+        features, terms, tasks, codes = self._read_tasks(function, grid, X, task_ids)
         y = read_target(function, y, features)
         weight = read_weights(function, sample_weight, features)
         return Problem(features, y, weight, tasks, codes), terms
 
-    def _fits(self, function, rows, grid, start=None):
+    def _fits(self, function, problem, grid, start=None):
         """One fit for each list of terms, with statistics in common, each from the one before."""
-        statistics = squares(rows, self._has_free_intercepts())
+        statistics = squares(problem.rows(), self._has_free_intercepts())
         for terms in grid:
             settings = self._solver_settings()
             fit = fit_squares(function, statistics, terms, start=start, **settings)
@@ -214,7 +206,7 @@ class MultiTaskRegressor(SquaresModel):
         function = self._function("fit")
         problem, terms = self._read(function, grid, X, y, task_ids, sample_weight)
         start = self._start(problem)
-        fits = self._fits(function, problem.rows(), terms, start and start[0])
+        fits = self._fits(function, problem, terms, start and start[0])
         models = copies or [self]
         return [
             model._keep(function, problem, fit) for model, fit in zip(models, fits, strict=True)

@@ -135,13 +135,16 @@ def fit_logistic(
     """The optimum of Σ s·log(1 + exp(−t(x·w + b))) + Σ penalties for y in {0, 1}.
 
     With ``fit_intercept``, a task whose rows are all of one class has no finite intercept of its
-    own: it takes the log odds of all rows together, as does a task without rows.
+    own: it takes the log odds of all rows together, as does a task without rows. Where all rows
+    are of one class these are infinite, and with W = 0 what the objective tends to.
     """
     K, d = rows.ptr.numel() - 1, rows.X.shape[1]
     penalty = split(name, check_penalties(name, penalties), K, rows.ptr.device)
     loss = _Loss(rows, fit_intercept)
-    run = _Newton(name, loss, penalty, tol=tol, max_iter=max_iter, solver=solver)
     zero = torch.zeros(K, d, dtype=torch.float64, device=rows.ptr.device)
+    if torch.isinf(loss.fixed).any():
+        return Fit(zero, loss.fixed, 0.0, 0.0, 0, True, solver)
+    run = _Newton(name, loss, penalty, tol=tol, max_iter=max_iter, solver=solver)
     run.begin(zero, loss.begin)
     if start is not None:
         W, b = start[0], loss.intercepts(start[1])

@@ -26,7 +26,7 @@ from mtlfast.linear_model._task_column import (
     has_columns,
     take_column,
 )
-from mtlfast.linear_model._tasks import check_task_count, refuse_unknown
+from mtlfast.linear_model._tasks import check_task_count, read_tasks, refuse_unknown
 from mtlfast.nn._parameters import grouped, invalid, nested_params, with_params
 
 SOLVERS = ("auto", "cg", "fista", "admm")
@@ -134,11 +134,22 @@ class TaskModel(BaseEstimator):
         features = read_features(function, X, device)
         return replace(features, names=names, num_given=count), task_ids
 
-    def _with_constant(self, features):
-        """The columns that solvers see: where intercepts are penalised, a constant is one."""
+    def _read_tasks(self, function, grid, X, task_ids):
+        """All of a fit but y and weights, with settings checked.
+
+        Returns:
+            The features that solvers see: where intercepts are penalised, a constant is one. A
+            list of terms for each penalty of the grid. Labels ``[K]``, and codes ``[N]``.
+        """
+        self._check_settings(function)
+        features, task_ids = self._read_features(function, X, task_ids, self.device)
         if self.fit_intercept == PENALIZED:
-            return with_constant(features, self.intercept_scale)
-        return features
+            features = with_constant(features, self.intercept_scale)
+        terms = read_penalties(function, grid, features.device)
+        argument = self._tasks_argument()
+        tasks, codes = read_tasks(function, argument, task_ids, self.tasks, terms, len(features))
+        probe_penalties(function, terms, tasks, features)
+        return features, terms, tasks, codes
 
     def _has_free_intercepts(self):
         return self.fit_intercept != PENALIZED and bool(self.fit_intercept)
