@@ -10,6 +10,7 @@ from mtlfast.graph_total_variation import (
     graph_total_variation_add_grad_,
     graph_total_variation_prox,
 )
+from mtlfast.graphs import TaskGraph
 from mtlfast.group_lasso import (
     group_lasso,
     group_lasso_add_grad_,
@@ -19,7 +20,6 @@ from mtlfast.group_lasso import (
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.relations import relations
 from mtlfast.ridge import ridge_add_grad_, ridge_prox, ridge_prox_, ridge_reg
-from mtlfast.task_graph import TaskGraph
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
 __version__ = "0.1.0"

@@ -9,11 +9,10 @@ terms of a sum.
 
 import torch
 
-from mtlfast import nn, task_graph
+from mtlfast import nn
 from mtlfast.gram import LowRank
+from mtlfast.graphs._task_graph import restore_checked
 
 _MODULES = [kind for kind in map(vars(nn).get, nn.__all__) if issubclass(kind, torch.nn.Module)]
 
-torch.serialization.add_safe_globals(
-    [*_MODULES, LowRank, task_graph.restore_checked, torch.nn.ModuleList]
-)
+torch.serialization.add_safe_globals([*_MODULES, LowRank, restore_checked, torch.nn.ModuleList])

@@ -19,7 +19,7 @@ class Parts(NamedTuple):
     """``ridge ‖W‖² + pairs Σ_{i≠j} ‖w_i − w_j‖² + trace_norm ‖W‖_* + Σ s Σ_ij A_ij ‖w_i − w_j‖²``.
 
     ``graphs`` holds (kind, tensors, strength) of graphs with fixed weights, as in
-    :class:`mtlfast._graph_forms.Form`.
+    :class:`mtlfast.graphs._prepare.Form`.
     """
 
     ridge: float = 0.0

@@ -3,7 +3,6 @@
 import torch
 
 from mtlfast import _ops, reference
-from mtlfast._adjacency import check_count
 from mtlfast._checks import (
     as_rows,
     check_grad,
@@ -15,8 +14,9 @@ from mtlfast._checks import (
     write_rows_,
 )
 from mtlfast._compat import for_each, needs_reference, scaled_, wants_double_backward, wants_grad
-from mtlfast._graph_forms import prepare, prepare_task_graph
 from mtlfast._native import real_dtype
+from mtlfast.graphs._prepare import prepare, prepare_task_graph
+from mtlfast.graphs._read import check_count
 
 _FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
@@ -103,7 +103,7 @@ class _LearnableDenseReg(torch.autograd.Function):
         return grad_w, grad_a
 
 
-KERNELS = {  # of the kinds of graphs with fixed weights, mtlfast._graph_forms.Form
+KERNELS = {  # of the kinds of graphs with fixed weights, mtlfast.graphs._prepare.Form
     "edges": _ops.graph_value,
     "groups": _ops.group_value,
     "dense": _ops.dense_graph_value,

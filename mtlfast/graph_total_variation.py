@@ -3,7 +3,6 @@
 import torch
 
 from mtlfast import _ops, reference
-from mtlfast._adjacency import check_count
 from mtlfast._checks import (
     as_rows,
     check_grad,
@@ -19,10 +18,11 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
-from mtlfast._edge_dual import EdgeDual
-from mtlfast._graph_forms import prepare_task_graph
 from mtlfast._native import real_dtype
-from mtlfast._tied_tasks import TiedTasks
+from mtlfast.graphs._dual import EdgeDual
+from mtlfast.graphs._prepare import prepare_task_graph
+from mtlfast.graphs._read import check_count
+from mtlfast.graphs._tied import TiedTasks
 
 _LOOKS = 10  # iterations between two looks at the duality gap
 _FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mtlfast._adjacency import as_tensor
 from mtlfast._compat import needs_reference
+from mtlfast.graphs._read import as_tensor
 from mtlfast.reference._base import autocast_dtype
 
 # Rows a task from which grouping beats gathering. One thread, forward and backward, 4,096 rows of

@@ -43,7 +43,7 @@ def _entries(K=3000, count=40_000, in_order=False):
 
 
 def _pairs(K=3000):
-    """The pairs of a chain: see _edge_dual."""
+    """The pairs of a chain: see mtlfast.graphs._dual."""
     ends = torch.arange(K - 1)
     out_ptr = torch.cat([ends, torch.tensor([K - 1, K - 1])])
     in_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), torch.arange(K)])

@@ -30,8 +30,6 @@ PACKAGE = ROOT / "mtlfast"
 FILES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 MODULES = list(FILES)
 EVERY_FILE = sorted(PACKAGE.rglob("*.py"))
-LINEAR_MODEL = {path.stem: path for path in sorted((PACKAGE / "linear_model").glob("*.py"))}
-NN = {path.stem: path for path in sorted((PACKAGE / "nn").glob("*.py"))}
 REFERENCE = sorted((PACKAGE / "reference").glob("*.py"))
 REGULARIZERS = [
     "pairwise",
@@ -53,9 +51,7 @@ LAYERS = [
     {"nn"},
     {"_sums"},
     {"task_linear", *REGULARIZERS},
-    {"_tied_tasks"},
-    {"_graph_forms", "_edge_dual"},
-    {"task_graph", "_adjacency", "_graph_parts", "_neighbors"},
+    {"graphs"},
     {"_ops", "_config"},
     {"_native_cuda"},
     {"_checks", "_compat", "_cache"},
@@ -65,7 +61,7 @@ LAYERS = [
     {"_C"},
 ]
 
-# The same inside mtlfast/linear_model.
+# The same inside folders.
 LINEAR_MODEL_LAYERS = [
     {"__init__"},
     {"_cv"},
@@ -90,7 +86,15 @@ LINEAR_MODEL_LAYERS = [
     {"_base"},
 ]
 
-# And inside mtlfast/nn.
+GRAPHS_LAYERS = [
+    {"_tied"},
+    {"_dual", "_prepare"},
+    {"__init__"},
+    {"_task_graph"},
+    {"_labels", "_neighbors", "_parts"},
+    {"_read"},
+]
+
 NN_LAYERS = [
     {"__init__"},
     {"_sum"},
@@ -99,6 +103,11 @@ NN_LAYERS = [
     {"_contract", "_parameters"},
     {"_quadratic"},
 ]
+
+FOLDERS = {"graphs": GRAPHS_LAYERS, "linear_model": LINEAR_MODEL_LAYERS, "nn": NN_LAYERS}
+FILES_OF = {
+    name: {path.stem: path for path in sorted((PACKAGE / name).glob("*.py"))} for name in FOLDERS
+}
 
 
 def imports_of(path, package="mtlfast"):
@@ -129,7 +138,7 @@ def layer_of(module, layers=LAYERS):
 def test_import_arrows():
     """Only downwards, without cycles, and never through the package itself."""
     arrows = {m: imports_of(path)[0] for m, path in FILES.items()}
-    for name, files in (("linear_model", LINEAR_MODEL), ("nn", NN)):
+    for name, files in FILES_OF.items():
         arrows[name] = set().union(*(imports_of(path)[0] for path in files.values())) - {name}
     for module, others in arrows.items():
         assert "" not in others, f"{module} imports the package from inside"
@@ -139,11 +148,9 @@ def test_import_arrows():
     tuple(graphlib.TopologicalSorter(arrows).static_order())
 
 
-@pytest.mark.parametrize(
-    ("package", "files", "layers"),
-    [("linear_model", LINEAR_MODEL, LINEAR_MODEL_LAYERS), ("nn", NN, NN_LAYERS)],
-)
-def test_import_arrows_inside_a_package(package, files, layers):
+@pytest.mark.parametrize("package", FOLDERS)
+def test_import_arrows_inside_a_package(package):
+    files, layers = FILES_OF[package], FOLDERS[package]
     inside = {m: imports_of(path, f"mtlfast.{package}")[0] for m, path in files.items()}
     for module, others in inside.items():
         for other in others:
@@ -158,8 +165,8 @@ def test_a_module_without_a_layer_is_named():
 
 
 def test_every_module_has_a_layer():
-    rooms = ((MODULES, LAYERS), (LINEAR_MODEL, LINEAR_MODEL_LAYERS), (NN, NN_LAYERS))
-    for modules, layers in rooms:
+    folders = [(MODULES, LAYERS), *((FILES_OF[name], FOLDERS[name]) for name in FOLDERS)]
+    for modules, layers in folders:
         free = set(modules) - set().union(*layers)
         assert not free, f"modules without a place in the import arrows: {sorted(free)}"
 

@@ -11,12 +11,12 @@ from graphs import FORMS, edges_of, oracle, random_graph, tasks
 
 from mtlfast import (
     TaskGraph,
-    _graph_forms,
     graph_add_grad_,
     graph_prox,
     graph_reg,
     pairwise_reg,
 )
+from mtlfast.graphs import _prepare
 from mtlfast.nn import GraphReg
 
 FLOAT_U = {torch.float64: 2.0**-53}
@@ -166,16 +166,16 @@ def builds(monkeypatch):
     """Counts the graphs that are prepared."""
     count = []
     for name in ("_from_edges", "_from_dense", "_from_sparse"):
-        build = getattr(_graph_forms.task_graph, name)
+        build = getattr(_prepare._task_graph, name)
 
         def counted(*args, build=build):
             count.append(args[0])
             return build(*args)
 
-        monkeypatch.setattr(_graph_forms.task_graph, name, counted)
-    read = _graph_forms.read_edges
+        monkeypatch.setattr(_prepare._task_graph, name, counted)
+    read = _prepare.read_edges
     monkeypatch.setattr(
-        _graph_forms, "read_edges", lambda *args: (count.append(args[0]), read(*args))[1]
+        _prepare, "read_edges", lambda *args: (count.append(args[0]), read(*args))[1]
     )
     return count
 
@@ -201,12 +201,12 @@ def test_a_tensor_is_prepared_once(form, builds):
 
 
 def test_memory_of_a_graph_dies_with_its_tensors():
-    before = len(_graph_forms._cache._entries)
+    before = len(_prepare._cache._entries)
     A = random_graph(20, 0.1)
     graph_reg(tasks(20, 3), A)
-    assert len(_graph_forms._cache._entries) == before + 1
+    assert len(_prepare._cache._entries) == before + 1
     del A
-    assert len(_graph_forms._cache._entries) == before
+    assert len(_prepare._cache._entries) == before
 
 
 def test_another_number_of_tasks_is_another_graph():
@@ -323,7 +323,7 @@ def test_pickled_graphs_give_the_same_bits():
 
 def test_a_dense_graph_is_not_kept_alive():
     W, A = tasks(4, 3, dtype=torch.float32), torch.ones(4, 4)
-    assert _graph_forms._DENSE_SHARE < 1  # kept as it is, in W's own dtype
+    assert _prepare._DENSE_SHARE < 1  # kept as it is, in W's own dtype
     graph_reg(W, A)
     gone = weakref.ref(A)
     del A

@@ -4,7 +4,8 @@ import pytest
 import torch
 from cases import DTYPES, bits
 
-from mtlfast import TaskGraph, _native, graph_add_grad_, graph_reg, reference, task_graph
+from mtlfast import TaskGraph, _native, graph_add_grad_, graph_reg, reference
+from mtlfast.graphs import _task_graph
 
 pytestmark = pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
 
@@ -12,8 +13,8 @@ pytestmark = pytest.mark.skipif(_native._C is None, reason="the compiled module 
 @pytest.fixture
 def order_everything(monkeypatch):
     """Also graphs that are too small, or without anything to gain."""
-    monkeypatch.setattr(task_graph, "_LARGE", 0)
-    monkeypatch.setattr(task_graph, "_GAIN", -2)
+    monkeypatch.setattr(_task_graph, "_LARGE", 0)
+    monkeypatch.setattr(_task_graph, "_GAIN", -2)
 
 
 def shuffled_grid(side):
@@ -53,7 +54,7 @@ def test_the_order_changes_no_bit_of_the_gradient(graph, dtype, dim, order_every
         torch.set_num_threads(threads)
         again, same = outcome(W, graph)
         assert bits(again) == bits(value) and bits(same) == bits(grad)
-    monkeypatch.setattr(task_graph, "_LARGE", 1 << 40)
+    monkeypatch.setattr(_task_graph, "_LARGE", 1 << 40)
     plain_value, plain_grad = outcome(W, graph)
     assert bits(plain_grad) == bits(grad)
     torch.testing.assert_close(value, plain_value, rtol=1e-6, atol=0)

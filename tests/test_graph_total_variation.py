@@ -19,7 +19,7 @@ from mtlfast import (
     graph_total_variation_prox,
     reference,
 )
-from mtlfast._edge_dual import EdgeDual
+from mtlfast.graphs._dual import EdgeDual
 from mtlfast.nn import GraphReg, GraphTotalVariation, PairwiseReg, Ridge
 
 K, D = 9, 4

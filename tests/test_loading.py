@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import mtlfast
-from mtlfast import LowRank, TaskGraph, nn, task_graph
+from mtlfast import LowRank, TaskGraph, nn
+from mtlfast.graphs import _task_graph
 from mtlfast.nn import (
     GramReg,
     GraphReg,
@@ -142,15 +143,15 @@ def test_nothing_but_values_was_declared_safe():
         for value in torch.serialization.get_safe_globals()
         if value.__module__.split(".")[0] == "mtlfast"
     ]
-    assert {LowRank, TaskLinear, GraphReg, task_graph.restore_checked} <= set(declared)
+    assert {LowRank, TaskLinear, GraphReg, _task_graph.restore_checked} <= set(declared)
     for value in declared:
         of_values = isinstance(value, type) and issubclass(value, (torch.nn.Module, LowRank))
-        assert of_values or value is task_graph.restore_checked, value
+        assert of_values or value is _task_graph.restore_checked, value
         assert not hasattr(value, "__setstate__") or issubclass(value, torch.nn.Module)
 
 
 @pytest.mark.parametrize(
-    "function", [task_graph._restore, mtlfast.pairwise_reg, os.system], ids=lambda f: f.__name__
+    "function", [_task_graph._restore, mtlfast.pairwise_reg, os.system], ids=lambda f: f.__name__
 )
 def test_other_calls_are_refused(function):
     with pytest.raises(pickle.UnpicklingError, match=r"Weights only load failed"):
@@ -208,7 +209,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_parts_that_kernels_could_not_trust_are_refused(name, weights_only):
     arguments, words = BAD[name]
-    file = saved(Calls(task_graph.restore_checked, *arguments))
+    file = saved(Calls(_task_graph.restore_checked, *arguments))
     kinds = (pickle.UnpicklingError, ValueError, TypeError, NotImplementedError)
     with pytest.raises(kinds, match=f"TaskGraph: .*{words}"):
         torch.load(file, weights_only=weights_only)
@@ -216,5 +217,5 @@ def test_parts_that_kernels_could_not_trust_are_refused(name, weights_only):
 
 def test_good_parts_are_taken():
     for arguments in ((3, 2, edges()), (3, 4, edges()), (4, 4, groups())):
-        graph = torch.load(saved(Calls(task_graph.restore_checked, *arguments)))
+        graph = torch.load(saved(Calls(_task_graph.restore_checked, *arguments)))
         assert graph.num_tasks == arguments[0]

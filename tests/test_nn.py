@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mtlfast.gram import LowRank
+from mtlfast.graphs import TaskGraph
 from mtlfast.nn import (
     GramReg,
     GraphReg,
@@ -17,7 +18,6 @@ from mtlfast.nn import (
     Sum,
     TraceNorm,
 )
-from mtlfast.task_graph import TaskGraph
 
 K, D = 7, 3
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 6], [1, 0, 4, 5, 6, 2]])

@@ -5,9 +5,9 @@ import types
 import pytest
 import torch
 
+from mtlfast.graphs import TaskGraph
 from mtlfast.nn import GraphReg, PairwiseReg, TraceNorm
 from mtlfast.optim import Alternating, Proximal
-from mtlfast.task_graph import TaskGraph
 
 K, D, N = 20, 4, 12
 

@@ -7,9 +7,9 @@ import pickle
 import pytest
 import torch
 
+from mtlfast.graphs import TaskGraph
 from mtlfast.nn import GramReg, GraphReg, PairwiseReg, TaskLinear, TraceNorm
 from mtlfast.optim import Alternating, Proximal
-from mtlfast.task_graph import TaskGraph
 
 K, D = 20, 4
 

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from mtlfast.graphs import TaskGraph
 from mtlfast.nn import GraphReg, PairwiseReg, TraceNorm
 from mtlfast.optim import Proximal
-from mtlfast.task_graph import TaskGraph
 
 LIMIT = 0.5
 

@@ -242,7 +242,7 @@ def loop_knn(x, k):
 def search(request, monkeypatch):
     """Both ways to propose neighbours, also at sizes where one would not be chosen."""
     tree = request.param == "tree"
-    monkeypatch.setattr("mtlfast._neighbors._use_tree", lambda rows, dim: tree and dim > 0)
+    monkeypatch.setattr("mtlfast.graphs._neighbors._use_tree", lambda rows, dim: tree and dim > 0)
 
 
 @pytest.mark.parametrize("spread", [1, 3, 1000])
@@ -258,7 +258,7 @@ def test_knn(search, K, p, k, offset, spread):
 
 
 def test_knn_in_tight_clusters_and_chunks(search, monkeypatch):
-    monkeypatch.setattr("mtlfast._neighbors._CHUNK", 500)
+    monkeypatch.setattr("mtlfast.graphs._neighbors._CHUNK", 500)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2, (150, 3)) * 2**40 + rng.integers(0, 50, (150, 3))
     assert_same(TaskGraph.knn(x, 7), TaskGraph.from_edges(loop_knn(x, 7), num_tasks=150))

@@ -72,7 +72,7 @@ def polish(system, dual, U, inside, z):
 
     Args:
         system: the :class:`~mtlfast.linear_model._quadratic.System` of the quadratic part.
-        dual: an :class:`~mtlfast._edge_dual.EdgeDual`.
+        dual: an :class:`~mtlfast.graphs._dual.EdgeDual`.
         U: ``[E, d]``, duals in their balls, kept where edges are closed.
         inside: bool ``[E]``, which edges are closed.
     """

@@ -6,8 +6,8 @@ d]`` or ``[E, d]``; ρU lies in the dual ball of g.
 
 import torch
 
-from mtlfast._edge_dual import EdgeDual
 from mtlfast.graph import graph_reg
+from mtlfast.graphs._dual import EdgeDual
 from mtlfast.linear_model._blocks import ratio
 from mtlfast.linear_model._bounds import dual_norm
 from mtlfast.linear_model._coupling import joined, sets_of

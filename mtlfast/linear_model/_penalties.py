@@ -7,9 +7,9 @@ import torch
 
 from mtlfast._checks import check_number
 from mtlfast.graph_total_variation import graph_total_variation
+from mtlfast.graphs import TaskGraph
 from mtlfast.nn import Quadratic, Regularizer
 from mtlfast.nn._contract import edges_of, quadratic_of
-from mtlfast.task_graph import TaskGraph
 
 
 def check_penalties(name, penalties):

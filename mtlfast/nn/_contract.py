@@ -1,8 +1,8 @@
 """What a term declares, asked and checked."""
 
 from mtlfast._checks import check_number
+from mtlfast.graphs import TaskGraph
 from mtlfast.nn._quadratic import Quadratic
-from mtlfast.task_graph import TaskGraph
 
 _REFUSALS = (NotImplementedError, TypeError, ValueError)
 

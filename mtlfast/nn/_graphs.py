@@ -3,7 +3,6 @@
 import torch
 
 from mtlfast._checks import as_rows, check_number, check_reduction
-from mtlfast._graph_forms import prepare, prepare_task_graph
 from mtlfast._sums import Parts
 from mtlfast.graph import count_of, fixed, graph_add_grad_, graph_prox, graph_reg
 from mtlfast.graph_total_variation import (
@@ -11,9 +10,10 @@ from mtlfast.graph_total_variation import (
     graph_total_variation_add_grad_,
     graph_total_variation_prox,
 )
+from mtlfast.graphs import TaskGraph
+from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.nn._base import Regularizer
 from mtlfast.nn._quadratic import Quadratic, Shape
-from mtlfast.task_graph import TaskGraph
 
 
 class _OnGraph(Regularizer):

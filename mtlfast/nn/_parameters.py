@@ -6,7 +6,7 @@ import inspect
 
 from torch import nn
 
-from mtlfast.task_graph import TaskGraph
+from mtlfast.graphs import TaskGraph
 
 _MODULE = frozenset(vars(nn.Module()))  # what every module keeps for itself
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from mtlfast._checks import check_number
 from mtlfast.graph import graph_prox
+from mtlfast.graphs import TaskGraph
 from mtlfast.pairwise import pairwise_prox
 from mtlfast.ridge import ridge_prox
-from mtlfast.task_graph import TaskGraph
 
 
 class Shape(NamedTuple):

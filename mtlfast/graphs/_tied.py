@@ -14,8 +14,8 @@ and are looked at again.
 import torch
 
 from mtlfast._columns import scale_of
-from mtlfast._edge_dual import EdgeDual
-from mtlfast.task_graph import TaskGraph
+from mtlfast.graphs._dual import EdgeDual
+from mtlfast.graphs._task_graph import TaskGraph
 
 
 class TiedTasks:

@@ -2,7 +2,7 @@
 
 import torch
 
-from mtlfast._adjacency import check_count, check_range, check_size
+from mtlfast.graphs._read import check_count, check_range, check_size
 
 _EDGES = {
     "row_ptr": (torch.int64,),

@@ -13,7 +13,7 @@ import weakref
 import torch
 
 from mtlfast import _native
-from mtlfast.task_graph import TaskGraph
+from mtlfast.graphs._task_graph import TaskGraph
 
 
 def _pairs(graph):

@@ -2,11 +2,14 @@
 
 import copy
 
-import numpy as np
 import torch
 
 from mtlfast import _native, reference
-from mtlfast._adjacency import (
+from mtlfast._compat import needs_reference, outside_transforms
+from mtlfast.graphs._labels import first_alike
+from mtlfast.graphs._neighbors import nearest
+from mtlfast.graphs._parts import check_parts
+from mtlfast.graphs._read import (
     as_tensor,
     check_count,
     check_size,
@@ -17,9 +20,6 @@ from mtlfast._adjacency import (
     read_sparse,
     symmetric_csr,
 )
-from mtlfast._compat import needs_reference, outside_transforms
-from mtlfast._graph_parts import check_parts
-from mtlfast._neighbors import nearest
 
 # The tasks of smaller graphs lie in the last cache in any order; an order that brings fewer edges
 # near each other is not worth a second copy of the graph.
@@ -379,7 +379,7 @@ class TaskGraph:
             (6, [0, 2, 3])
         """
         function = "TaskGraph.groups"
-        first, device = _first_alike(function, labels)
+        first, device = first_alike(function, labels)
         check_size(function, first.numel())
         member = torch.argsort(first, stable=True)
         size = torch.bincount(first)
@@ -388,51 +388,3 @@ class TaskGraph:
         group_ptr = torch.cat([size.new_zeros(1), size.cumsum(0)])
         tensors = {"group_ptr": group_ptr.to(device), "member": member.to(device)}
         return _restore(first.numel(), (size * (size - 1)).sum().item(), tensors)
-
-
-def _first_alike(function, labels):
-    """For each task the first task with its label, int64 on the CPU, and the labels' device."""
-    device = torch.device("cpu")
-    if isinstance(labels, torch.Tensor):
-        if not labels.numel():  # of any dtype: nothing in it is no integer
-            labels = labels.to(torch.int64)
-        if labels.dtype.is_floating_point or labels.dtype.is_complex:
-            raise TypeError(f"{function}: labels must hold integers, got {labels.dtype}")
-        device, labels = labels.device, as_tensor(function, "labels", labels).cpu().numpy()
-    elif not isinstance(labels, (list, tuple)):
-        if not hasattr(labels, "__array__"):
-            raise TypeError(
-                f"{function}: labels must be a tensor, a numpy array or a list, "
-                f"got {type(labels).__name__}"
-            )
-        labels = np.asarray(labels)
-    if isinstance(labels, np.ndarray):
-        if labels.ndim != 1:
-            raise ValueError(f"{function}: labels must have shape [K], got {list(labels.shape)}")
-        if labels.dtype.kind in "biuSU":
-            _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-            return torch.from_numpy(first[inverse].astype(np.int64, copy=False)), device
-        labels = labels.tolist()
-    seen, first = {}, []
-    for i, label in enumerate(labels):
-        if isinstance(label, torch.Tensor):  # hashes by identity: no two would be alike
-            raise TypeError(f"{function}: labels must be hashable, got Tensor at position {i}")
-        try:
-            first.append(seen.setdefault(label, i))
-        except TypeError:
-            raise TypeError(
-                f"{function}: labels must be hashable, got {type(label).__name__} at position {i}"
-            ) from None
-        if _is_missing(label):
-            raise ValueError(
-                f"{function}: labels must equal themselves, got {label} at position {i}"
-            )
-    return torch.tensor(first, dtype=torch.int64, device="cpu"), device
-
-
-def _is_missing(label):
-    """NaN and the like, which no label equals; pandas.NA has no truth value."""
-    try:
-        return bool(label != label)
-    except (TypeError, ValueError):
-        return True

@@ -10,8 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mtlfast import _ops, task_graph
-from mtlfast._adjacency import (
+from mtlfast import _ops
+from mtlfast._cache import TensorCache
+from mtlfast._checks import DTYPES, check_same
+from mtlfast._compat import needs_reference, outside_transforms
+from mtlfast._native import real_dtype
+from mtlfast.graphs import _task_graph
+from mtlfast.graphs._read import (
     as_vector,
     check_range,
     check_weight,
@@ -19,11 +24,7 @@ from mtlfast._adjacency import (
     read_edges,
     read_sparse,
 )
-from mtlfast._cache import TensorCache
-from mtlfast._checks import DTYPES, check_same
-from mtlfast._compat import needs_reference, outside_transforms
-from mtlfast._native import real_dtype
-from mtlfast.task_graph import TaskGraph
+from mtlfast.graphs._task_graph import TaskGraph
 
 # A dense A with a larger share of non-zero entries is cheaper as it is than as a sparse graph: a
 # stored entry costs an index and a gathered row, a dense one neither.
@@ -138,7 +139,7 @@ def _pair_graph(function, edge_index, edge_weight, w):
 
     def build():
         with outside_transforms():
-            graph = task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
+            graph = _task_graph._from_edges(function, edge_index, edge_weight, num_tasks)
             return graph if isinstance(edge_index, torch.Tensor) else graph.to(w.device)
 
     tensors = [t for t in (edge_index, edge_weight) if t is not None]
@@ -200,7 +201,7 @@ def _read_foreign(function, a, w):
     if not (is_array or is_scipy_sparse(a)):
         return a
     _check_shape(function, a, w)
-    build = task_graph._from_dense if is_array else task_graph._from_sparse
+    build = _task_graph._from_dense if is_array else _task_graph._from_sparse
     with outside_transforms():
         return build(function, a).to(w.device)
 
@@ -238,7 +239,7 @@ def _of_dense(function, a, w):
         check_weight(function, "A", a)
         stored = int(_stored(a))
         if stored <= _DENSE_SHARE * a.numel():
-            return task_graph._from_dense(function, a)
+            return _task_graph._from_dense(function, a)
         # detached: an entry that holds the caller's own tensor would keep itself alive
         return Form("dense", (a.detach().to(real).contiguous(),), stored)
 
@@ -261,10 +262,10 @@ def _matrix_graph(function, a):
     if a.requires_grad:
         check_weight(function, "A", a)
     if a.layout == torch.strided:
-        return _cache.get((a,), "graph", lambda: task_graph._from_dense(function, a))
+        return _cache.get((a,), "graph", lambda: _task_graph._from_dense(function, a))
     values = a._values() if a.layout == torch.sparse_coo else a.values()
     state = ("graph", values.data_ptr(), _version(values), _sparse_state(a))
-    return _cache.get((a,), state, lambda: task_graph._from_sparse(function, a))
+    return _cache.get((a,), state, lambda: _task_graph._from_sparse(function, a))
 
 
 def _of_sparse(function, a, w):
