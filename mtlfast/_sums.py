@@ -11,15 +11,14 @@ import torch
 from mtlfast import _ops, reference
 from mtlfast._compat import is_batched, scaled_, wants_double_backward, wants_grad
 from mtlfast._native import real_dtype
-from mtlfast.graph import KERNELS, reference_grad
+from mtlfast.graphs._forms import FORMS, Edges
 from mtlfast.trace_norm import subgradient, trace_norm
 
 
 class Parts(NamedTuple):
     """``ridge ‖W‖² + pairs Σ_{i≠j} ‖w_i − w_j‖² + trace_norm ‖W‖_* + Σ s Σ_ij A_ij ‖w_i − w_j‖²``.
 
-    ``graphs`` holds (kind, tensors, strength) of graphs with fixed weights, as in
-    :class:`mtlfast.graphs._prepare.Form`.
+    ``graphs`` holds (form, strength) of graphs with fixed weights, :mod:`mtlfast.graphs._forms`.
     """
 
     ridge: float = 0.0
@@ -57,7 +56,7 @@ class _Sum(torch.autograd.Function):
 def _parts(ctx, tensors):
     """The parts again, from their numbers and the saved tensors of all graphs in a row."""
     rest = iter(tensors)
-    graphs = ((kind, tuple(next(rest) for _ in range(n)), s) for kind, n, s in ctx.graphs)
+    graphs = ((FORMS[kind](tuple(next(rest) for _ in range(n))), s) for kind, n, s in ctx.graphs)
     return Parts(*ctx.numbers, tuple(graphs))
 
 
@@ -68,8 +67,8 @@ def _reference_grad(w, parts):
         grad = grad + parts.pairs * reference.pairwise_grad(x)
     if parts.trace_norm:
         grad = grad + parts.trace_norm * subgradient(x)
-    for kind, tensors, strength in parts.graphs:
-        grad = grad + strength * reference_grad(kind, x, *tensors)
+    for form, strength in parts.graphs:
+        grad = grad + strength * form.reference_grad(x)
     return grad
 
 
@@ -77,8 +76,8 @@ def sum_reg(w, parts):
     """The value for rows ``w [K, d]`` of float32 or float64; gradients are in w alone."""
     if not wants_grad(w):
         return _value(w, parts)
-    graphs = tuple((kind, len(tensors), strength) for kind, tensors, strength in parts.graphs)
-    tensors = [tensor for _, some, _ in parts.graphs for tensor in some]
+    graphs = tuple((form.kind, len(form.tensors), strength) for form, strength in parts.graphs)
+    tensors = [tensor for form, _ in parts.graphs for tensor in form.tensors]
     return _Sum.apply(w, parts[:3], graphs, *tensors)
 
 
@@ -89,7 +88,8 @@ def norm_of(w, parts):
 
 def _first_edges(parts):
     """A graph of edges, whose kernel takes ridge and pairs along, or None, and the others."""
-    first = next((k for k, graph in enumerate(parts.graphs) if graph[0] == "edges"), None)
+    graphs = enumerate(parts.graphs)
+    first = next((k for k, (form, _) in graphs if isinstance(form, Edges)), None)
     if first is None:
         return None, parts.graphs
     return parts.graphs[first], parts.graphs[:first] + parts.graphs[first + 1 :]
@@ -103,14 +103,14 @@ def _value(w, parts):
     norm = trace_norm(w) if parts.trace_norm else None
     first, others = _first_edges(parts)
     if first is not None:
-        _, tensors, strength = first
-        value = _ops.quadratic_value(w, *tensors, parts.ridge, parts.pairs, strength, False)[0]
+        form, strength = first
+        value = _ops.quadratic_value(w, *form.tensors, parts.ridge, parts.pairs, strength, False)[0]
     else:
         value = _ops.ridge_value(w, parts.ridge) if parts.ridge else _zero(w)
         if parts.pairs:
             value = value + parts.pairs * _ops.pairwise_value(w)[0]
-    for kind, tensors, strength in others:
-        value = value + strength * KERNELS[kind](w, *tensors, None)[0]
+    for form, strength in others:
+        value = value + strength * form.value(w)[0]
     return value if norm is None else value + parts.trace_norm * norm
 
 
@@ -118,8 +118,9 @@ def _value_and_grad(w, parts):
     norm = norm_of(w, parts)
     first, others = _first_edges(parts)
     if first is not None:
-        _, tensors, strength = first
-        value, grad = _ops.quadratic_value(w, *tensors, parts.ridge, parts.pairs, strength, True)
+        form, strength = first
+        strengths = parts.ridge, parts.pairs, strength
+        value, grad = _ops.quadratic_value(w, *form.tensors, *strengths, True)
     elif parts.pairs:
         value, mean = _ops.pairwise_value(w)
         value = parts.pairs * value
@@ -141,9 +142,9 @@ def sum_add_grad_(grad, w, parts, norm, alpha):
     """
     first, others = _first_edges(parts)
     if first is not None:
-        _, tensors, strength = first
+        form, strength = first
         strengths = parts.ridge, parts.pairs, strength
-        value = _ops.quadratic_add_(grad, w, *tensors, *strengths, alpha)
+        value = _ops.quadratic_add_(grad, w, *form.tensors, *strengths, alpha)
     else:
         value = _ops.ridge_add_(grad, w, parts.ridge, alpha) if parts.ridge else _zero(w)
         if parts.pairs:
@@ -159,11 +160,6 @@ def _add_rest_(total, grad, w, parts, norm, graphs, alpha):
         value, unit = norm
         grad.add_(unit, alpha=alpha * parts.trace_norm)
         total = total + parts.trace_norm * value
-    for kind, tensors, strength in graphs:
-        if kind == "edges":
-            value = _ops.graph_add_(grad, w, *tensors, alpha * strength)
-        else:
-            value, part = KERNELS[kind](w, *tensors, _zero(w) + alpha * strength)
-            grad.add_(part)
-        total = total + strength * value
+    for form, strength in graphs:
+        total = total + strength * form.add_(grad, w, alpha * strength)
     return total

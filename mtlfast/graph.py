@@ -14,7 +14,7 @@ from mtlfast._checks import (
     write_rows_,
 )
 from mtlfast._compat import for_each, needs_reference, scaled_, wants_double_backward, wants_grad
-from mtlfast._native import real_dtype
+from mtlfast.graphs._forms import FORMS, one
 from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.graphs._read import check_count
 
@@ -22,7 +22,7 @@ _FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled woul
 
 
 class _FixedGraphReg(torch.autograd.Function):
-    """The distance with fixed weights, for the kernel named by ``kind``.
+    """The distance with fixed weights, for the form named by ``kind``.
 
     Value and gradient come from one pass over the edges. The gradient is kept for one backward,
     which scales it in place and gives it away; a further backward computes it again from W.
@@ -31,7 +31,7 @@ class _FixedGraphReg(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, kind, *tensors):
         fused = w.dtype in _FUSED
-        value, grad = KERNELS[kind](w, *tensors, _one(w) if fused else None)
+        value, grad = FORMS[kind](tensors).value(w, one(w) if fused else None)
         ctx.kind, ctx.grad = kind, grad if fused else None
         ctx.save_for_backward(w, *tensors)
         return value
@@ -39,104 +39,46 @@ class _FixedGraphReg(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         w, *tensors = ctx.saved_tensors
-        none = (None,) * (len(tensors) + 1)
+        form = FORMS[ctx.kind](tensors)
         if wants_double_backward():
-            return (upstream * reference_grad(ctx.kind, w, *tensors)).to(w.dtype), *none
-        return _take_grad(ctx, upstream, w, KERNELS[ctx.kind], tensors), *none
-
-
-class _LearnableEdgeReg(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, w, edge_weight, src, dst, row_ptr, col, edge):
-        fused = w.dtype in _FUSED and ctx.needs_input_grad[0]
-        csr = (row_ptr, col, edge_weight.to(real_dtype(w.dtype))[edge], None)
-        value, grad = _ops.graph_value(w, *csr, _one(w) if fused else None)
-        ctx.grad = grad if fused else None
-        ctx.save_for_backward(w, edge_weight, src, dst, row_ptr, col, edge)
-        return value
-
-    @staticmethod
-    def backward(ctx, upstream):
-        w, edge_weight, src, dst, row_ptr, col, edge = ctx.saved_tensors
-        grad_w = grad_weight = None
-        if wants_double_backward():
-            if ctx.needs_input_grad[0]:
-                grad_w = (upstream * reference.graph_grad(w, src, dst, edge_weight)).to(w.dtype)
-            if ctx.needs_input_grad[1]:
-                grad_weight = upstream * reference.edge_distance(w, src, dst)
+            grad = (upstream * form.reference_grad(w)).to(w.dtype)
         else:
-            if ctx.needs_input_grad[0]:
-                csr = (row_ptr, col, edge_weight.to(real_dtype(w.dtype))[edge], None)
-                grad_w = _take_grad(ctx, upstream, w, _ops.graph_value, csr)
-            if ctx.needs_input_grad[1]:
-                grad_weight = upstream * _ops.edge_distance(w, src, dst)
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(edge_weight.dtype)
-        return grad_w, grad_weight, None, None, None, None, None
+            grad = _take_grad(ctx, upstream, w, form)
+        return grad, *[None] * (len(tensors) + 1)
 
 
-class _LearnableDenseReg(torch.autograd.Function):
+class _LearnableGraphReg(torch.autograd.Function):
+    """The same with a gradient in the weights, which are the form's first tensor."""
+
     @staticmethod
-    def forward(ctx, w, a):
+    def forward(ctx, w, kind, *tensors):
         fused = w.dtype in _FUSED and ctx.needs_input_grad[0]
-        value, grad = _ops.dense_graph_value(
-            w, a.to(real_dtype(w.dtype)), _one(w) if fused else None
-        )
-        ctx.grad = grad if fused else None
-        ctx.save_for_backward(w, a)
+        value, grad = FORMS[kind](tensors).fixed(w).value(w, one(w) if fused else None)
+        ctx.kind, ctx.grad = kind, grad if fused else None
+        ctx.save_for_backward(w, *tensors)
         return value
 
     @staticmethod
     def backward(ctx, upstream):
-        w, a = ctx.saved_tensors
-        grad_w = grad_a = None
+        w, *tensors = ctx.saved_tensors
+        form, grad_w, grad_weight = FORMS[ctx.kind](tensors), None, None
         double = wants_double_backward()
         if ctx.needs_input_grad[0]:
             if double:
-                grad_w = (upstream * reference.dense_graph_grad(w, a)).to(w.dtype)
+                grad_w = (upstream * form.reference_grad(w)).to(w.dtype)
             else:
-                kernel, real_a = _ops.dense_graph_value, a.to(real_dtype(w.dtype))
-                grad_w = _take_grad(ctx, upstream, w, kernel, (real_a,))
-        if ctx.needs_input_grad[1]:
-            distance = reference.dense_distance(w) if double else _ops.dense_distance(w)
-            grad_a = (upstream * distance).to(a.dtype)
-        return grad_w, grad_a
+                grad_w = _take_grad(ctx, upstream, w, form.fixed(w))
+        if ctx.needs_input_grad[2]:
+            distances = form.reference_distances(w) if double else form.distances(w)
+            grad_weight = (upstream * distances).to(tensors[0].dtype)
+        return grad_w, None, grad_weight, *[None] * (len(tensors) - 1)
 
 
-KERNELS = {  # of the kinds of graphs with fixed weights, mtlfast.graphs._prepare.Form
-    "edges": _ops.graph_value,
-    "groups": _ops.group_value,
-    "dense": _ops.dense_graph_value,
-}
-
-
-def _one(w):
-    return torch.ones((), dtype=real_dtype(w.dtype), device=w.device)
-
-
-def _take_grad(ctx, upstream, w, kernel, tensors):
+def _take_grad(ctx, upstream, w, form):
     grad, ctx.grad = ctx.grad, None
     if grad is None:
-        return for_each(upstream, lambda w, scale: kernel(w, *tensors, scale)[1], w)
+        return for_each(upstream, lambda w, scale: form.value(w, scale)[1], w)
     return scaled_(grad, upstream)
-
-
-def reference_grad(kind, w, *tensors):
-    """The gradient in the arithmetic type, differentiable, for the kernel named by ``kind``."""
-    if kind == "edges":
-        return reference.graph_grad(w, *reference.ordered_edges(*tensors))
-    return (reference.group_grad if kind == "groups" else reference.dense_graph_grad)(w, *tensors)
-
-
-def _reference_value(form, w):
-    if form.kind == "edges":
-        return reference.graph_reg(w, *reference.ordered_edges(*form.tensors))
-    if form.kind == "groups":
-        return reference.group_reg(w, *form.tensors)
-    if form.kind == "learnable_edges":
-        weight, src, dst = form.tensors[:3]
-        return reference.graph_reg(w, src, dst, weight)
-    return reference.dense_graph_reg(w, *form.tensors)
 
 
 def graph_reg(W, graph, *, reduction="sum"):
@@ -193,35 +135,15 @@ def graph_reg(W, graph, *, reduction="sum"):
     check_reduction("graph_reg", reduction)
     w = as_rows("graph_reg", W)
     form = prepare("graph_reg", graph, w)
-    learnable = form.kind.startswith("learnable")
     if needs_reference(w, *form.tensors[:1]):
-        value = _reference_value(form, w)
-    elif form.kind == "learnable_edges":
-        value = _LearnableEdgeReg.apply(w, *form.tensors)
-    elif learnable:
-        value = _LearnableDenseReg.apply(w, *form.tensors)
+        value = form.reference_value(w)
+    elif form.is_learnable:
+        value = _LearnableGraphReg.apply(w, form.kind, *form.tensors)
     elif wants_grad(w):
         value = _FixedGraphReg.apply(w, form.kind, *form.tensors)
     else:
-        value = KERNELS[form.kind](w, *form.tensors, None)[0]
-    return value if reduction == "sum" else value / count_of(form)
-
-
-def fixed(form, w):
-    """(kind, tensors) of a form, with learnable weights as the constants they are now."""
-    real = real_dtype(w.dtype)
-    if form.kind == "learnable_edges":
-        weight, _, _, row_ptr, col, edge = form.tensors
-        return "edges", (row_ptr, col, weight.detach().to(real)[edge], None)
-    if form.kind == "learnable_dense":
-        return "dense", (form.tensors[0].detach().to(real),)
-    return form.kind, form.tensors
-
-
-def count_of(form):
-    """The number of edges, at least 1: an int, or a tensor where it is one."""
-    count = form.num_edges
-    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+        value = form.value(w)[0]
+    return value if reduction == "sum" else value / form.count
 
 
 @torch.no_grad()
@@ -266,19 +188,16 @@ def graph_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum"):
     check_grad("graph_add_grad_", grad, W)
     alpha = check_number("graph_add_grad_", "alpha", alpha, signed=True)
     form = prepare("graph_add_grad_", graph, w)
-    factor = alpha if reduction == "sum" else alpha / float(count_of(form))
+    factor = alpha if reduction == "sum" else alpha / float(form.count)
     rows = as_rows("graph_add_grad_", grad)
-    kind, tensors = fixed(form, w)
+    fixed = form.fixed(w)
     if needs_reference(w, rows):
-        value = _reference_value(form, w)
-        rows.add_((factor * reference_grad(kind, w, *tensors)).to(rows.dtype))
-    elif kind == "edges":
-        value = _ops.graph_add_(rows, w, *tensors, factor)
+        value = form.reference_value(w)
+        rows.add_((factor * fixed.reference_grad(w)).to(rows.dtype))
     else:
-        value, part = KERNELS[kind](w, *tensors, _one(w) * factor)
-        rows.add_(part)
+        value = fixed.add_(rows, w, factor)
     write_rows_(grad, rows)
-    return value if reduction == "sum" else value / count_of(form)
+    return value if reduction == "sum" else value / form.count
 
 
 class _GraphProx(torch.autograd.Function):

@@ -89,7 +89,7 @@ LINEAR_MODEL_LAYERS = [
 GRAPHS_LAYERS = [
     {"_tied"},
     {"_dual", "_prepare"},
-    {"__init__"},
+    {"__init__", "_forms"},
     {"_task_graph"},
     {"_labels", "_neighbors", "_parts"},
     {"_read"},

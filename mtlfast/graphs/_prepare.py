@@ -5,8 +5,6 @@ A graph with fixed weights is prepared once and remembered while the tensors giv
 the weights are read at every call.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
@@ -16,6 +14,7 @@ from mtlfast._checks import DTYPES, check_same
 from mtlfast._compat import needs_reference, outside_transforms
 from mtlfast._native import real_dtype
 from mtlfast.graphs import _task_graph
+from mtlfast.graphs._forms import Dense, Edges, Groups, LearnableDense, LearnableEdges
 from mtlfast.graphs._read import (
     as_vector,
     check_range,
@@ -38,21 +37,8 @@ _SPARSE = (torch.sparse_coo, torch.sparse_csr)
 _cache = TensorCache()
 
 
-class Form(NamedTuple):
-    """Which kernel, its tensors after W, and the number of stored off-diagonal entries.
-
-    kind and tensors: "edges" (row_ptr, col, weight, order), the last None where rows are those of
-    the tasks in turn; "groups" (ptr, member); "dense" (A); "learnable_edges" (edge_weight, src,
-    dst, row_ptr, col, edge); "learnable_dense" (A).
-    """
-
-    kind: str
-    tensors: tuple
-    num_edges: object  # an int, or a tensor without dimensions where it is not known beforehand
-
-
 def prepare(function, graph, w):
-    """``graph`` as a :class:`Form` for rows ``w [K, d]``, with everything checked."""
+    """``graph`` as a form for rows ``w [K, d]``, with everything checked."""
     if isinstance(graph, TaskGraph):
         return _of_task_graph(function, graph, w)
     if _is_pair(graph):
@@ -112,8 +98,8 @@ def _of_task_graph(function, graph, w):
             "move it with graph.to(device)"
         )
     if graph.is_groups:
-        return Form("groups", (graph.group_ptr, graph.member), graph.num_edges)
-    return Form("edges", graph.rows_as(real_dtype(w.dtype)), graph.num_edges)
+        return Groups((graph.group_ptr, graph.member), graph.num_edges)
+    return Edges(graph.rows_as(real_dtype(w.dtype)), graph.num_edges)
 
 
 # -- (edge_index, edge_weight) ----------------------------------------------------------------
@@ -170,7 +156,7 @@ def _learnable_edges(function, edge_index, edge_weight, w):
             f"got {list(edge_weight.shape)}"
         )
     row_ptr, col, edge, num_edges = structure
-    return Form("learnable_edges", (edge_weight, src, dst, row_ptr, col, edge), num_edges)
+    return LearnableEdges((edge_weight, src, dst, row_ptr, col, edge), num_edges)
 
 
 def _edge_pattern(function, edge_index, w):
@@ -232,8 +218,8 @@ def _of_dense(function, a, w):
         if a.dtype.is_complex:
             raise TypeError(f"{function}: A must hold real numbers, got {a.dtype}")
         if _is_learnable(a):
-            return Form("learnable_dense", (a,), _stored(a.detach()))
-        return Form("dense", (a.to(real),), _stored(a))
+            return LearnableDense((a,), _stored(a.detach()))
+        return Dense((a.to(real),), _stored(a))
 
     def build():
         check_weight(function, "A", a)
@@ -241,10 +227,10 @@ def _of_dense(function, a, w):
         if stored <= _DENSE_SHARE * a.numel():
             return _task_graph._from_dense(function, a)
         # detached: an entry that holds the caller's own tensor would keep itself alive
-        return Form("dense", (a.detach().to(real).contiguous(),), stored)
+        return Dense((a.detach().to(real).contiguous(),), stored)
 
     prepared = _cache.get((a,), ("dense", real), build)
-    return prepared if isinstance(prepared, Form) else _of_task_graph(function, prepared, w)
+    return prepared if isinstance(prepared, Dense) else _of_task_graph(function, prepared, w)
 
 
 def _sparse_state(a):

@@ -10,7 +10,6 @@ import math
 import torch
 
 from mtlfast._sums import Parts, sum_reg
-from mtlfast.graph import fixed
 from mtlfast.graphs._prepare import prepare
 from mtlfast.linear_model._penalties import EdgeNorm, Norm, declared
 
@@ -52,9 +51,9 @@ def _probe_formula(name, term, part, W):
         parts = [told]
     else:
         what = "a quadratic"
-        forms = [(prepare(name, graph, W), strength) for graph, strength in part.graphs]
+        forms = [(prepare(name, graph, W).fixed(W), strength) for graph, strength in part.graphs]
         each = [Parts(ridge=part.ridge), Parts(pairs=part.pairs)]
-        each += [Parts(graphs=((*fixed(form, W), strength),)) for form, strength in forms]
+        each += [Parts(graphs=(pair,)) for pair in forms]
         parts = [float(sum_reg(W, some)) for some in each]
         told = sum(parts)
     value = _value(name, term, W)

@@ -4,7 +4,7 @@ import torch
 
 from mtlfast._checks import as_rows, check_number, check_reduction
 from mtlfast._sums import Parts
-from mtlfast.graph import count_of, fixed, graph_add_grad_, graph_prox, graph_reg
+from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
 from mtlfast.graph_total_variation import (
     graph_total_variation,
     graph_total_variation_add_grad_,
@@ -115,11 +115,10 @@ class GraphReg(_OnGraph):
 
     def _parts(self, rows, *, constants=False):
         form = prepare("graph_reg", self._stored(), rows)
-        if form.kind.startswith("learnable") and not constants:
+        if form.is_learnable and not constants:
             return None
-        kind, tensors = fixed(form, rows)
-        count = count_of(form) if self.reduction == "mean" else 1
-        return Parts(graphs=((kind, tensors, self.strength / float(count)),))
+        count = form.count if self.reduction == "mean" else 1
+        return Parts(graphs=((form.fixed(rows), self.strength / float(count)),))
 
     def prox(self, W, step):
         step = check_number("GraphReg.prox", "step", step)
