@@ -89,9 +89,9 @@ LINEAR_MODEL_LAYERS = [
 GRAPHS_LAYERS = [
     {"_tied"},
     {"_dual", "_prepare"},
-    {"__init__", "_forms"},
+    {"__init__"},
     {"_task_graph"},
-    {"_labels", "_neighbors", "_parts"},
+    {"_forms", "_labels", "_neighbors", "_parts"},
     {"_read"},
 ]
 

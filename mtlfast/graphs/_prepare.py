@@ -14,7 +14,7 @@ from mtlfast._checks import DTYPES, check_same
 from mtlfast._compat import needs_reference, outside_transforms
 from mtlfast._native import real_dtype
 from mtlfast.graphs import _task_graph
-from mtlfast.graphs._forms import Dense, Edges, Groups, LearnableDense, LearnableEdges
+from mtlfast.graphs._forms import Dense, LearnableDense, LearnableEdges
 from mtlfast.graphs._read import (
     as_vector,
     check_range,
@@ -97,9 +97,7 @@ def _of_task_graph(function, graph, w):
             f"{function}: graph must be on W's device {w.device}, got {graph.device}; "
             "move it with graph.to(device)"
         )
-    if graph.is_groups:
-        return Groups((graph.group_ptr, graph.member), graph.num_edges)
-    return Edges(graph.rows_as(real_dtype(w.dtype)), graph.num_edges)
+    return graph.form(real_dtype(w.dtype))
 
 
 # -- (edge_index, edge_weight) ----------------------------------------------------------------

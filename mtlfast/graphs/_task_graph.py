@@ -6,6 +6,7 @@ import torch
 
 from mtlfast import _native, reference
 from mtlfast._compat import needs_reference, outside_transforms
+from mtlfast.graphs._forms import Edges, Groups
 from mtlfast.graphs._labels import first_alike
 from mtlfast.graphs._neighbors import nearest
 from mtlfast.graphs._parts import check_parts
@@ -190,6 +191,19 @@ class TaskGraph:
             with torch.inference_mode(False):
                 self._converted["rows", dtype] = self._reordered(*plain[:3])
         return self._converted["rows", dtype]
+
+    def form(self, dtype):
+        """The graph as kernels take it (:mod:`mtlfast.graphs._forms`), made once for a dtype."""
+        known = self._converted.get(("form", dtype))
+        if known is not None and not torch.compiler.is_compiling():
+            return known
+        if self.is_groups:
+            form = Groups((self.group_ptr, self.member), self.num_edges)
+        else:
+            form = Edges(self.rows_as(dtype), self.num_edges)
+        if not (torch.compiler.is_compiling() or needs_reference()):
+            self._converted["form", dtype] = form
+        return form
 
     def _reordered(self, row_ptr, col, weight):
         if "order" not in self._converted:
