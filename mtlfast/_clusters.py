@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mtlfast._columns import scale_of
+from mtlfast._torch.group_lasso import scale_of
 
 _SETTLED = 1e-4  # share of the tasks that may still move when k-means ends
 _SHOWN = 6  # names of a cluster that are written out

@@ -11,7 +11,8 @@ import cases
 import torch
 
 import mtlfast
-from mtlfast import TaskGraph, _native_cuda
+from mtlfast import TaskGraph
+from mtlfast._ops import _registry
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -51,7 +52,7 @@ class Job:
 
     def by_reference(self):
         """Its ops that have no kernel for CUDA in this build."""
-        return sorted(set(self.ops) - set(_native_cuda.OPS))
+        return sorted(set(self.ops) - set(_registry.cuda_ops()))
 
 
 def make(name, device, dtype=torch.float32, K=3000, d=65):

@@ -12,7 +12,8 @@ import cases
 import pytest
 import torch
 
-from mtlfast import FallbackWarning, _native, _native_cuda, _ops
+from mtlfast import FallbackWarning, _native
+from mtlfast._ops import _registry
 
 NAME = os.environ.get("MTLFAST_TEST_DEVICE", "cuda")
 if NAME not in ("cuda", "cpu"):
@@ -23,8 +24,12 @@ if ON_GPU:  # before the first matrix product: with it, torch's own keep their b
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # Ops without a kernel for CUDA in this build: they take the reference there, and say so.
-BY_REFERENCE = {schema.partition("(")[0] for schema in _ops._OPS}
-BY_REFERENCE -= {"edge_structure", *_native_cuda.OPS}  # edge_structure is torch's on every device
+BY_REFERENCE = {
+    name
+    for name, fallback in _registry.FALLBACK.items()
+    if fallback.__module__.startswith("mtlfast.reference")
+}
+BY_REFERENCE -= {"edge_structure", *_registry.cuda_ops()}  # the first is torch's on every device
 
 _NO_GPU = "torch sees no CUDA device"
 any_device = [

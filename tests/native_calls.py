@@ -4,7 +4,9 @@ what :mod:`test_failing_allocations` lets run out of memory.
 
 import torch
 
-from mtlfast import _native, _spectral
+from mtlfast import _native
+from mtlfast._native import edge_dual, graph_order
+from mtlfast._torch import trace_norm as _spectral
 
 
 def _rows(K=3000, d=65, dtype=torch.float32, seed=0):
@@ -94,15 +96,15 @@ def _trace_norms():
 def calls():
     """(what, (function, arguments)); arguments that are written to are among them."""
     W, other = _rows(), _rows(seed=3)
-    mean = _native.pairwise_value(W)[1]
+    mean = _native.pairwise.pairwise_value(W)[1]
     one, half = torch.ones(()), torch.tensor(0.5)
     yield "pairwise_value", _op("pairwise_value", W)
     yield "pairwise_value_grad", _op("pairwise_value_grad", W)
     yield "pairwise_affine", _op("pairwise_affine", W, mean, one, 0.5, True)
     row_ptr, col, weight = _graph()
-    order = _native.graph_order(row_ptr, col)[0]
+    order = graph_order.graph_order(row_ptr, col)[0]
     ptr, member = _groups()
-    lengths = _native.column_lengths(W)
+    lengths = _native.group_lasso.column_lengths(W)
     for layout in (torch.clone, _strided):
         out, how = layout(other), f", {layout.__name__}"
         yield "pairwise_add_" + how, _op("pairwise_add_", out, W, mean, 0.5)
@@ -137,14 +139,14 @@ def calls():
     yield "gram_edges, in order", _op("gram_edges", W, *_entries(in_order=True), True, False)
     yield from _trace_norms()
     # without an op
-    yield "graph_order", (_native.graph_order, (row_ptr, col))
-    yield "graph_reorder", (_native.graph_reorder, (row_ptr, col, weight, order))
+    yield "graph_order", (graph_order.graph_order, (row_ptr, col))
+    yield "graph_reorder", (graph_order.graph_reorder, (row_ptr, col, weight, order))
     pairs = _pairs()
     for d in (65, 300):  # a row in registers, and in memory
         wide = _rows(d=d, dtype=torch.float64)
         u, former = (_rows(len(wide) - 1, d, torch.float64, seed) for seed in (5, 6))
         radius = torch.rand(len(u), dtype=torch.float64)
         dual = (u, former, wide, pairs, radius, radius, 0.5, 1.0)
-        yield f"edge_dual_step {d}", (_native.edge_dual_step, dual)
-        yield f"edge_dual_adjoint {d}", (_native.edge_dual_adjoint, (u, pairs))
-        yield f"edge_dual_value {d}", (_native.edge_dual_value, (wide, pairs, radius))
+        yield f"edge_dual_step {d}", (edge_dual.edge_dual_step, dual)
+        yield f"edge_dual_adjoint {d}", (edge_dual.edge_dual_adjoint, (u, pairs))
+        yield f"edge_dual_value {d}", (edge_dual.edge_dual_value, (wide, pairs, radius))

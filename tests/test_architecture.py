@@ -15,15 +15,11 @@ from torch.utils._device import _device_constructors
 
 import mtlfast
 from mtlfast import (
-    _columns,
     _compat,
-    _elements,
     _native,
-    _native_cuda,
-    _tiles,
     linear_model,
-    reference,
 )
+from mtlfast._ops import _registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mtlfast"
@@ -53,10 +49,9 @@ LAYERS = [
     {"task_linear", *REGULARIZERS},
     {"graphs"},
     {"_ops", "_config"},
-    {"_native_cuda"},
-    {"_checks", "_compat", "_cache"},
-    {"_native", "_tiles", "_columns", "_elements"},
-    {"_spectral"},
+    {"_checks", "_cache"},
+    {"_native"},
+    {"_torch", "_compat"},
     {"reference"},
     {"_C"},
 ]
@@ -104,7 +99,27 @@ NN_LAYERS = [
     {"_quadratic"},
 ]
 
-FOLDERS = {"graphs": GRAPHS_LAYERS, "linear_model": LINEAR_MODEL_LAYERS, "nn": NN_LAYERS}
+OPS_LAYERS = [
+    {"__init__"},
+    {"quadratic", "graph_total_variation", "graph_prox"},
+    {"pairwise", "ridge", "graph", "group", "gram", "group_lasso", "trace_norm"},
+    {"_registry"},
+]
+NATIVE_LAYERS = [
+    {"quadratic", "graph_total_variation", "group", "graph_prox"},
+    {"pairwise", "ridge", "graph", "graph_order", "edge_dual", "gram", "group_lasso", "trace_norm"},
+    {"__init__"},
+]
+TORCH_LAYERS = [{"gram", "group_lasso", "ridge", "trace_norm"}, {"__init__"}]
+
+FOLDERS = {
+    "_native": NATIVE_LAYERS,
+    "_ops": OPS_LAYERS,
+    "_torch": TORCH_LAYERS,
+    "graphs": GRAPHS_LAYERS,
+    "linear_model": LINEAR_MODEL_LAYERS,
+    "nn": NN_LAYERS,
+}
 FILES_OF = {
     name: {path.stem: path for path in sorted((PACKAGE / name).glob("*.py"))} for name in FOLDERS
 }
@@ -151,7 +166,10 @@ def test_import_arrows():
 @pytest.mark.parametrize("package", FOLDERS)
 def test_import_arrows_inside_a_package(package):
     files, layers = FILES_OF[package], FOLDERS[package]
-    inside = {m: imports_of(path, f"mtlfast.{package}")[0] for m, path in files.items()}
+    inside = {}
+    for module, path in files.items():
+        names = imports_of(path, f"mtlfast.{package}")[0]
+        inside[module] = {name if name in files else "__init__" for name in names}
     for module, others in inside.items():
         for other in others:
             here, there = (layer_of(name, layers) for name in (module, other))
@@ -200,8 +218,8 @@ def test_reference_imports_torch_only(path):
 
 
 def test_the_compiled_module_has_one_importer():
-    importers = [path.stem for path in EVERY_FILE if "_C" in imports_of(path)[0]]
-    assert importers == ["_native"]
+    importers = [path for path in EVERY_FILE if "_C" in imports_of(path)[0]]
+    assert importers == [PACKAGE / "_native" / "__init__.py"]
 
 
 def test_private_torch_lives_in_compat():
@@ -306,37 +324,44 @@ def registered_ops():
 
 
 @pytest.mark.parametrize("name", registered_ops())
-def test_an_op_has_twins_of_its_signature(name):
+def test_an_op_and_its_kernels_have_one_signature(name):
     """torch.ops.mtlfast.x, its fallback and its kernels take the same arguments in one order."""
     schema = getattr(torch.ops.mtlfast, name).default._schema
     wanted = [argument.name for argument in schema.arguments]
-    composed = [room for room in (_tiles, _columns, _elements) if hasattr(room, name)]
-    rooms = composed or [reference, _native]
-    if name == "edge_structure":  # index work in torch, the same on every device
-        rooms = [reference]
-    if name in _native_cuda.TWINS:
-        rooms.append(_native_cuda)
-    for room in rooms:
-        function = inspect.unwrap(getattr(room, name))
-        assert list(inspect.signature(function).parameters) == wanted, room.__name__
+    tables = _registry.FALLBACK, _registry.CPU, _registry.CUDA
+    functions = [inspect.unwrap(table[name]) for table in tables if name in table]
+    assert functions
+    for function in functions:
+        assert list(inspect.signature(function).parameters) == wanted, function.__module__
+
+
+@pytest.mark.parametrize("name", [*_registry.CPU, *_registry.CUDA])
+def test_a_kernel_has_the_name_of_its_op(name):
+    for table, prefix in ((_registry.CPU, ""), (_registry.CUDA, "cuda_")):
+        if name in table:
+            assert table[name].__name__ == prefix + name
+
+
+def called_kernels():
+    texts = (path.read_text() for path in sorted((PACKAGE / "_native").glob("*.py")))
+    return {name for text in texts for name in re.findall(r"_native\._C\.(\w+)", text)}
 
 
 def test_kernels_are_bound_under_their_own_names():
-    """Every kernel of mtlfast.h is bound by module.cpp and called by _native.py."""
+    """Every kernel of mtlfast.h is bound by module.cpp and called in mtlfast/_native."""
     kernels = re.findall(r"void \(\*(\w+)\)", (ROOT / "csrc/mtlfast.h").read_text())
     bound = re.findall(r'm\.def\("(\w+)"', (ROOT / "csrc/module.cpp").read_text())
-    called = set(re.findall(r"_C\.(\w+)", (PACKAGE / "_native.py").read_text()))
     assert len(kernels) == len(set(kernels)) > 0
     assert set(kernels) <= set(bound)
-    assert set(kernels) <= called
+    assert set(kernels) <= called_kernels()
 
 
 def test_cuda_kernels_are_bound_under_their_own_names():
-    """Every function of cuda/kernels.h is bound by module.cpp and called by _native_cuda.py."""
+    """Every function of cuda/kernels.h is bound by module.cpp and called in mtlfast/_native."""
     text = (ROOT / "csrc/cuda/kernels.h").read_text()
     kernels = {f"cuda_{name}" for name in re.findall(r"^(?:void|int64_t) (\w+)\(", text, re.M)}
     bound = set(re.findall(r'm\.def\("(cuda_\w+)"', (ROOT / "csrc/module.cpp").read_text()))
-    called = set(re.findall(r"_kernels\.(\w+)", (PACKAGE / "_native_cuda.py").read_text()))
+    called = {name for name in called_kernels() if name.startswith("cuda_")}
     assert kernels
     assert kernels == bound == called
 

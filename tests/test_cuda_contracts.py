@@ -55,7 +55,7 @@ from test_in_place import (
 from test_trace_norm import test_in_place as test_a_trace_norm_prox_in_place
 
 import mtlfast
-from mtlfast import _native_cuda
+from mtlfast._ops import _registry
 
 pytestmark = devices.any_device
 
@@ -72,4 +72,4 @@ def test_an_op_falls_back_only_where_it_has_no_kernel(name):
 def test_the_build_has_kernels():
     """Without them all of these tests would look at the reference."""
     assert mtlfast.build_info()["cuda"], "build with MTLFAST_CUDA=1"
-    assert _native_cuda.OPS == _native_cuda.TWINS
+    assert _registry.cuda_ops() == _registry.CUDA

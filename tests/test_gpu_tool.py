@@ -10,7 +10,7 @@ import cuda_jobs
 import pytest
 import torch
 
-from mtlfast import _native_cuda
+from mtlfast._ops import _registry
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +43,7 @@ def test_without_a_gpu_it_says_so_in_one_line():
 def test_the_exercise_calls_every_kernel(gpu, capsys):
     gpu.exercise("cpu")
     said = capsys.readouterr().out
-    assert all(name in said for name in _native_cuda.TWINS if name not in NOT_CALLED)
+    assert all(name in said for name in _registry.CUDA if name not in NOT_CALLED)
 
 
 # what the public functions call on the CPU alone
@@ -52,7 +52,7 @@ NOT_CALLED = {"pairwise_value_grad"}
 
 def test_every_kernel_is_in_a_job():
     called = {op for name in cuda_jobs.JOBS for op in cuda_jobs.make(name, "cpu", K=7, d=3).ops}
-    assert set(_native_cuda.TWINS) - NOT_CALLED <= called
+    assert set(_registry.CUDA) - NOT_CALLED <= called
 
 
 def test_a_step_that_fails_does_not_stop_the_others(gpu, monkeypatch, capsys):

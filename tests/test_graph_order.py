@@ -76,7 +76,7 @@ def test_kernel_and_reference_agree_on_the_order(graph, order_everything):
     W, one = torch.randn(400, 5, dtype=torch.float64), torch.ones((), dtype=torch.float64)
     rows = graph().rows_as(torch.float64)
     for native, plain in zip(
-        _native.graph_value(W, *rows, one), reference.graph_value(W, *rows, one), strict=True
+        _native.graph.graph_value(W, *rows, one), reference.graph_value(W, *rows, one), strict=True
     ):
         torch.testing.assert_close(native, plain)
 
@@ -87,7 +87,7 @@ def test_a_grid_has_an_order_to_find_and_a_random_graph_has_none():
     random = TaskGraph.from_edges(torch.randint(1 << 18, (2, 1 << 20)), None, 1 << 18)
     sorted_grid = torch.arange(520 * 520).view(520, 520)
     sorted_grid = torch.stack([sorted_grid[:-1].flatten(), sorted_grid[1:].flatten()])
-    assert _native.graph_order(grid.row_ptr, grid.col)[1] > 0.7
+    assert _native.graph_order.graph_order(grid.row_ptr, grid.col)[1] > 0.7
     assert grid.rows_as(torch.float32)[3] is not None
     assert random.rows_as(torch.float32)[3] is None
     assert TaskGraph.from_edges(sorted_grid).rows_as(torch.float32)[3] is None
@@ -102,7 +102,7 @@ def test_without_edges_there_is_no_order(order_everything):
 
 def test_the_order_is_found_once(order_everything, monkeypatch):
     calls = []
-    found = _native.graph_order
+    found = _native.graph_order.graph_order
     monkeypatch.setattr(_native, "graph_order", lambda *args: calls.append(1) or found(*args))
     graph = GRAPHS["grid"]()
     for dtype in (torch.float32, torch.float64, torch.bfloat16):

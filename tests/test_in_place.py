@@ -346,15 +346,15 @@ def test_results_larger_than_the_caches_have_the_same_bits(dtype, dim):
     """They are written past the caches, 65 columns (no whole vectors) in the ordinary way."""
     num_tasks = (1 << 26) // dtype.itemsize // dim + 3
     w = torch.randn(num_tasks, dim).to(dtype)
-    _, mean = _native.pairwise_value(w)
+    _, mean = _native.pairwise.pairwise_value(w)
     one = mean.new_ones(())
     for isa in _native.cpu_isas():
         _native.use_isa(isa)
         for add_mean in (False, True):
-            whole = _native.pairwise_affine(w, mean, one, 0.5, add_mean)
+            whole = _native.pairwise.pairwise_affine(w, mean, one, 0.5, add_mean)
             half = num_tasks // 2
             parts = [
-                _native.pairwise_affine(part, mean, one, 0.5, add_mean)
+                _native.pairwise.pairwise_affine(part, mean, one, 0.5, add_mean)
                 for part in (w[:half], w[half:])
             ]
             assert torch.equal(whole, torch.cat(parts))

@@ -3,19 +3,23 @@
 import ctypes
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from cuda_shim import build
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtlfast import TaskGraph, _native, _native_cuda
+from mtlfast import TaskGraph, _native
+from mtlfast._ops import _registry
 
 pytestmark = [
     pytest.mark.skipif(bool(build.why_not()), reason=build.why_not()),
     pytest.mark.skipif(_native._C is None, reason=f"no native module: {_native.missing}"),
 ]
-each_dtype = pytest.mark.parametrize("dtype", list(_native._CODES), ids=str)
+NATIVE = _native._C
+CPU, CUDA = (SimpleNamespace(**kernels) for kernels in (_registry.CPU, _registry.CUDA))
+each_dtype = pytest.mark.parametrize("dtype", list(_native.CODES), ids=str)
 
 
 class Shim:
@@ -26,6 +30,9 @@ class Shim:
         names = re.findall(r"m\.def\(\"cuda_(\w+)\"", (build.ROOT / "csrc/module.cpp").read_text())
         for name in names:
             setattr(self, f"cuda_{name}", self._function(name))
+
+    def __getattr__(self, name):  # kernels for the CPU
+        return getattr(NATIVE, name)
 
     def _function(self, name):
         function = getattr(self._library, name)
@@ -54,8 +61,8 @@ def library(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def shim(library, monkeypatch):
-    monkeypatch.setattr(_native_cuda, "_kernels", Shim(library))
-    monkeypatch.setattr(_native_cuda, "current_stream", lambda index: 4711)
+    monkeypatch.setattr(_native, "_C", Shim(library))
+    monkeypatch.setattr(_native, "current_stream", lambda index: 4711)
 
 
 def tasks(dtype, shape=(37, 21)):
@@ -75,8 +82,8 @@ def close(actual, expected, units=4):
 def test_pairwise_value(dtype, transposed):
     w = tasks(dtype).T if transposed else tasks(dtype)
     for actual, expected in zip(
-        (*_native_cuda.pairwise_value(w), *_native_cuda.pairwise_value_grad(w)),
-        (*_native.pairwise_value(w), *_native.pairwise_value_grad(w)),
+        (*CUDA.pairwise_value(w), *CUDA.pairwise_value_grad(w)),
+        (*CPU.pairwise_value(w), *CPU.pairwise_value_grad(w)),
         strict=True,
     ):
         close(actual, expected)
@@ -86,23 +93,23 @@ def test_pairwise_value(dtype, transposed):
 @pytest.mark.parametrize("add_mean", [False, True])
 def test_pairwise_affine(dtype, add_mean):
     w = tasks(dtype)
-    _, mean = _native.pairwise_value(w)
+    _, mean = CPU.pairwise_value(w)
     upstream = torch.tensor(0.75, dtype=dtype)
-    actual = _native_cuda.pairwise_affine(w, mean, upstream, 0.3, add_mean)
-    close(actual, _native.pairwise_affine(w, mean, upstream, 0.3, add_mean))
+    actual = CUDA.pairwise_affine(w, mean, upstream, 0.3, add_mean)
+    close(actual, CPU.pairwise_affine(w, mean, upstream, 0.3, add_mean))
 
 
 @each_dtype
 @pytest.mark.parametrize("strided", [False, True])
 def test_in_place(dtype, strided):
     w = tasks(dtype)
-    _, mean = _native.pairwise_value(w)
+    _, mean = CPU.pairwise_value(w)
     for name, args in (("pairwise_add_", (w, mean, 0.3)), ("pairwise_shrink_", (mean, 0.3))):
         results = []
-        for room in (_native, _native_cuda):
+        for kernels in (CPU, CUDA):
             out = tasks(dtype, (37, 42))[:, ::2] if strided else tasks(dtype)
             version = out._version
-            getattr(room, name)(out, *args)
+            getattr(kernels, name)(out, *args)
             assert out._version > version
             results.append(out)
         close(*results)
@@ -128,17 +135,17 @@ def graph(dtype, num_tasks):
 @pytest.mark.parametrize("edges", [True, False])
 def test_quadratic(dtype, strengths, edges):
     w, order = tasks(dtype, (300, 21)), torch.arange(300).flip(0).int()
-    csr = _native.graph_reorder(*graph(dtype, 300), order)
+    csr = _native.graph_order.graph_reorder(*graph(dtype, 300), order)
     if not edges:
         csr = torch.zeros_like(csr[0]), csr[1][:0], csr[2][:0]
     results = []
-    for room in (_native, _native_cuda):
+    for kernels in (CPU, CUDA):
         added = tasks(dtype, (300, 42))[:, ::2]
         version = added._version
-        value = room.quadratic_add_(added, w, *csr, order, *strengths, 0.3)
+        value = kernels.quadratic_add_(added, w, *csr, order, *strengths, 0.3)
         assert added._version > version
         both = (
-            room.quadratic_value(w, *csr, order, *strengths, grad)[:part]
+            kernels.quadratic_value(w, *csr, order, *strengths, grad)[:part]
             for grad, part in ((True, 2), (False, 1))
         )
         results.append((value, added, *(tensor for some in both for tensor in some)))
@@ -154,9 +161,9 @@ def test_graph_value(dtype, ordered, scaled):
     csr = graph(dtype, 300)
     if ordered:
         order = torch.randperm(300, generator=torch.Generator().manual_seed(2)).int()
-        csr = _native.graph_reorder(*csr, order)
+        csr = _native.graph_order.graph_reorder(*csr, order)
     scale = torch.tensor(0.75, dtype=dtype) if scaled else None
-    results = [room.graph_value(w, *csr, order, scale) for room in (_native, _native_cuda)]
+    results = [kernels.graph_value(w, *csr, order, scale) for kernels in (CPU, CUDA)]
     for expected, actual in zip(*results, strict=True):
         close(actual, expected)
 
@@ -166,10 +173,10 @@ def test_graph_value(dtype, ordered, scaled):
 def test_graph_in_place(dtype, strided):
     w, csr = tasks(dtype, (60, 21)), graph(dtype, 60)
     results = []
-    for room in (_native, _native_cuda):
+    for kernels in (CPU, CUDA):
         out = tasks(dtype, (60, 42))[:, ::2] if strided else tasks(dtype, (60, 21))
         version = out._version
-        value = room.graph_add_(out, w, *csr, None, 0.3)
+        value = kernels.graph_add_(out, w, *csr, None, 0.3)
         assert out._version > version
         results.append((value, out))
     for expected, actual in zip(*results, strict=True):
@@ -180,7 +187,7 @@ def test_graph_in_place(dtype, strided):
 def test_edge_distance(dtype):
     w, make = tasks(dtype, (60, 21)), torch.Generator().manual_seed(3)
     src, dst = (torch.randint(60, (100,), generator=make) for _ in range(2))
-    close(_native_cuda.edge_distance(w, src, dst), _native.edge_distance(w, src, dst))
+    close(CUDA.edge_distance(w, src, dst), CPU.edge_distance(w, src, dst))
 
 
 @each_dtype
@@ -192,14 +199,12 @@ def test_graph_total_variation(dtype, size):
     graph = TaskGraph.from_edges(torch.arange(120).view(2, 60) % 57, None, 60)
     csr = graph.row_ptr, graph.col, graph.weight_as(_native.real_dtype(dtype)), None
     for scale in (None, torch.ones((), dtype=dtype)):
-        results = [
-            room.graph_total_variation_value(w, *csr, scale) for room in (_native, _native_cuda)
-        ]
+        results = [kernels.graph_total_variation_value(w, *csr, scale) for kernels in (CPU, CUDA)]
         close(results[1][0] / size, results[0][0] / size)
         close(results[1][1], results[0][1])
     outs = [torch.ones_like(w), torch.ones_like(w)]
-    for room, out in zip((_native, _native_cuda), outs, strict=True):
-        room.graph_total_variation_add_(out, w, *csr, 0.5)
+    for kernels, out in zip((CPU, CUDA), outs, strict=True):
+        kernels.graph_total_variation_add_(out, w, *csr, 0.5)
     close(outs[1], outs[0])
 
 
@@ -209,10 +214,10 @@ def test_dense_graph(dtype, scaled):
     w, make = tasks(dtype, (60, 21)), torch.Generator().manual_seed(4)
     a = torch.rand((60, 60), generator=make, dtype=_native.real_dtype(dtype))
     scale = torch.tensor(0.75, dtype=dtype) if scaled else None
-    results = [room.dense_graph_value(w, a, scale) for room in (_native, _native_cuda)]
+    results = [kernels.dense_graph_value(w, a, scale) for kernels in (CPU, CUDA)]
     for expected, actual in zip(*results, strict=True):
         close(actual, expected)
-    close(_native_cuda.dense_distance(w), _native.dense_distance(w))
+    close(CUDA.dense_distance(w), CPU.dense_distance(w))
 
 
 @each_dtype
@@ -220,9 +225,7 @@ def test_dense_graph(dtype, scaled):
 def test_gram_edges(dtype, wanted):
     w, (row_ptr, col, values) = tasks(dtype, (60, 21)), graph(dtype, 60)
     row = torch.repeat_interleave(row_ptr.diff())
-    results = [
-        room.gram_edges(w, row, col.long(), values, *wanted) for room in (_native, _native_cuda)
-    ]
+    results = [kernels.gram_edges(w, row, col.long(), values, *wanted) for kernels in (CPU, CUDA)]
     for expected, actual in zip(*results, strict=True):
         close(actual, expected)
 
@@ -234,12 +237,12 @@ def test_group(dtype, scaled):
     ptr = torch.tensor([0, 2, 2, 52, 352, 490])  # ten tasks in no group
     member = torch.randperm(500, generator=make)[:490]
     scale = torch.tensor(0.75, dtype=dtype) if scaled else None
-    results = [room.group_value(w, ptr, member, scale) for room in (_native, _native_cuda)]
+    results = [kernels.group_value(w, ptr, member, scale) for kernels in (CPU, CUDA)]
     for expected, actual in zip(*results, strict=True):
         close(actual, expected)
-    close(*(room.group_prox(w, ptr, member, 0.3) for room in (_native_cuda, _native)))
+    close(*(kernels.group_prox(w, ptr, member, 0.3) for kernels in (CUDA, CPU)))
     few = torch.tensor([0, 2, 9]), torch.arange(20, 2, -2)
-    close(*(room.group_prox(w.T, *few, 0.3) for room in (_native_cuda, _native)))
+    close(*(kernels.group_prox(w.T, *few, 0.3) for kernels in (CUDA, CPU)))
 
 
 # float64 results are those of different roundings; 70 columns go through torch
@@ -247,16 +250,16 @@ MATRICES = [(5, 7, 4), (2, 3, 4, 9), (8, 8), (3, 70, 66)]
 
 
 def both_trace_norms(w, t):
-    """Value and subgradient, value alone, prox, and prox in place, of either room."""
-    for room in (_native, _native_cuda):
+    """Value and subgradient, value alone, prox, and prox in place, of either kernels."""
+    for kernels in (CPU, CUDA):
         out = w.clone()
         version = out._version
-        room.trace_norm_shrink_(out, t)
+        kernels.trace_norm_shrink_(out, t)
         assert out._version > version or not w.numel()
         yield (
-            *room.trace_norm_value(w, True),
-            room.trace_norm_value(w, False)[0],
-            (room.trace_norm_shrink(w, t)),
+            *kernels.trace_norm_value(w, True),
+            kernels.trace_norm_value(w, False)[0],
+            (kernels.trace_norm_shrink(w, t)),
             out,
         )
 
@@ -286,23 +289,23 @@ def test_trace_norm(dtype, shape, strided):
 def test_trace_norm_of_bad_values(dtype, shape, check):
     """Asked to look, an op raises and has changed nothing; else NaN, in the matrices concerned."""
     w, t = tasks(dtype, shape), torch.full(shape[:1], 0.5, dtype=torch.float64)
-    good = [_native_cuda.trace_norm_value(w, True), _native_cuda.trace_norm_shrink(w, t)]
+    good = [CUDA.trace_norm_value(w, True), CUDA.trace_norm_shrink(w, t)]
     w[1, 2, 3], w[4, 0, 0] = math.nan, -math.inf
     t[2] = -1.0
     before = w.clone()
     if check:
         with pytest.raises(ValueError, match=r"trace_norm: W must be finite, got nan at index"):
-            _native_cuda.trace_norm_value(w, True, True)
+            CUDA.trace_norm_value(w, True, True)
         with pytest.raises(ValueError, match="prox: threshold must be finite and >= 0"):
-            _native_cuda.trace_norm_shrink(w, t, True)
+            CUDA.trace_norm_shrink(w, t, True)
         for bad_t in (t, t.abs()):
             with pytest.raises(ValueError, match="trace_norm_prox_: "):
-                _native_cuda.trace_norm_shrink_(w, bad_t, True)
+                CUDA.trace_norm_shrink_(w, bad_t, True)
         assert torch.equal(w.nan_to_num(), before.nan_to_num())
         return
-    value, unit = _native_cuda.trace_norm_value(w, True, False)
-    z = _native_cuda.trace_norm_shrink(w, t, False)
-    _native_cuda.trace_norm_shrink_(w, t, False)
+    value, unit = CUDA.trace_norm_value(w, True, False)
+    z = CUDA.trace_norm_shrink(w, t, False)
+    CUDA.trace_norm_shrink_(w, t, False)
     assert torch.equal(w.nan_to_num(), z.nan_to_num())
     for k in range(shape[0]):
         assert value[k].isnan() == (k in (1, 4))
@@ -326,9 +329,9 @@ def test_trace_norm_does_not_wait():
 
     def seen(check):
         with Recorder() as recorder:
-            _native_cuda.trace_norm_value(w, True, check)
-            _native_cuda.trace_norm_shrink(w, t, check)
-            _native_cuda.trace_norm_shrink_(w.mT.clone().mT, t, check)
+            CUDA.trace_norm_value(w, True, check)
+            CUDA.trace_norm_shrink(w, t, check)
+            CUDA.trace_norm_shrink_(w.mT.clone().mT, t, check)
         return {name.removeprefix("aten::") for name in recorder.seen}
 
     waits = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"}
@@ -354,15 +357,13 @@ def chain(num_tasks, weight=1.0):
 @pytest.mark.parametrize("panel", [2**27, 2**5])
 @pytest.mark.parametrize("shape", [(300, 1), (40, 70), (2, 3)])
 def test_graph_prox(dtype, shape, panel, monkeypatch):
-    monkeypatch.setattr(_native_cuda, "_PANEL", panel)
+    monkeypatch.setattr(_native.graph_prox, "_PANEL", panel)
     w = tasks(dtype, shape)
     if shape[1] > 1:
         w[1, 1] = torch.nan
     tol = 1e-10 if dtype == torch.float64 else 1e-7
     for csr, step in ((graph(dtype, shape[0]), 0.1), (chain(shape[0]), 30.0)):
-        results = [
-            r.graph_prox(w, *csr, None, None, step, tol, 1000) for r in (_native_cuda, _native)
-        ]
+        results = [r.graph_prox(w, *csr, None, None, step, tol, 1000) for r in (CUDA, CPU)]
         assert torch.equal(*(result.isnan() for result in results))
         actual, expected = (result.nan_to_num() for result in results)
         rounding = torch.finfo(dtype).eps * expected.double().norm()
@@ -375,11 +376,11 @@ def test_graph_prox_starts_again(monkeypatch):
     w, csr = tasks(torch.float64, (400, 2)), chain(400)
     results = []
     for poll in (1, 8, 50):
-        monkeypatch.setattr(_native_cuda, "_POLL", poll)
-        results.append(_native_cuda.graph_prox(w, *csr, None, None, 1e3, 2e-13, 5000))
+        monkeypatch.setattr(_native.graph_prox, "_POLL", poll)
+        results.append(CUDA.graph_prox(w, *csr, None, None, 1e3, 2e-13, 5000))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
-    expected = _native.graph_prox(w, *csr, None, None, 1e3, 2e-13, 5000)
+    expected = CPU.graph_prox(w, *csr, None, None, 1e3, 2e-13, 5000)
     assert (results[0] - expected).norm() <= 4e-13 * w.norm()
 
 
@@ -401,9 +402,9 @@ def random_csr(num_tasks, num_edges, weight=1.0):
 )
 def test_graph_prox_without_a_solution(csr, step, max_iter):
     w, said = tasks(torch.float64, (csr[0].shape[0] - 1, 3)), []
-    for room in (_native, _native_cuda):
+    for kernels in (CPU, CUDA):
         with pytest.raises((ValueError, RuntimeError)) as caught:
-            room.graph_prox(w, *csr, None, None, step, 1e-10, max_iter)
+            kernels.graph_prox(w, *csr, None, None, step, 1e-10, max_iter)
         said.append((caught.type, str(caught.value)))
     assert said[0] == said[1]
 
@@ -427,7 +428,7 @@ def test_graph_prox_by_pieces(dtype):
         w[order[4], 3] = torch.inf
         for step in (1e-3, 1e6, 1e300):
             arguments = *found.by_pieces(), step, 1e-10, 4000
-            results = [room.graph_prox(w, *arguments) for room in (_native_cuda, _native)]
+            results = [kernels.graph_prox(w, *arguments) for kernels in (CUDA, CPU)]
             assert torch.equal(*(result.isnan() for result in results))
             actual, expected = (result.nan_to_num() for result in results)
             apart = ((actual.double() - expected.double()) / scale).norm()
@@ -445,7 +446,7 @@ def test_graph_prox_of_clusters():
     found = TaskGraph.from_edges(edges, weight, 100)
     w = tasks(torch.float64, (100, 5))
     results = [
-        room.graph_prox(w, *found.by_pieces(), 1.0, 1e-10, 1000) for room in (_native_cuda, _native)
+        kernels.graph_prox(w, *found.by_pieces(), 1.0, 1e-10, 1000) for kernels in (CUDA, CPU)
     ]
     assert (results[0] - results[1]).norm() <= 1e-9 * w.norm()
 
@@ -453,27 +454,27 @@ def test_graph_prox_of_clusters():
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
 def test_no_elements(shape):
     w = torch.empty(shape)
-    value, mean = _native_cuda.pairwise_value(w)
+    value, mean = CUDA.pairwise_value(w)
     assert value == 0
     assert torch.equal(mean, torch.zeros(2, shape[1]))
-    assert _native_cuda.pairwise_value_grad(w)[1].shape == shape
+    assert CUDA.pairwise_value_grad(w)[1].shape == shape
     no_edges = torch.zeros(shape[0] + 1, dtype=torch.int64), torch.empty(0).int(), torch.empty(0)
-    value, grad = _native_cuda.graph_value(w, *no_edges, None, torch.ones(()))
+    value, grad = CUDA.graph_value(w, *no_edges, None, torch.ones(()))
     assert value == 0
     assert grad.shape == shape
     groups = torch.zeros(1, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    value, grad = _native_cuda.group_value(w, *groups, torch.ones(()))
+    value, grad = CUDA.group_value(w, *groups, torch.ones(()))
     assert value == 0
-    assert _native_cuda.graph_prox(w, *no_edges, None, None, 0.3, 1e-7, 9).shape == shape
-    assert grad.shape == _native_cuda.group_prox(w, *groups, 0.3).shape == shape
-    value, grad = _native_cuda.dense_graph_value(w, torch.ones(shape[0], shape[0]), torch.ones(()))
+    assert CUDA.graph_prox(w, *no_edges, None, None, 0.3, 1e-7, 9).shape == shape
+    assert grad.shape == CUDA.group_prox(w, *groups, 0.3).shape == shape
+    value, grad = CUDA.dense_graph_value(w, torch.ones(shape[0], shape[0]), torch.ones(()))
     assert value == 0
     assert grad.shape == shape
-    assert not _native_cuda.dense_distance(w).any()
-    assert _native_cuda.edge_distance(w, *torch.empty(2, 0).long()).shape == (0,)
+    assert not CUDA.dense_distance(w).any()
+    assert CUDA.edge_distance(w, *torch.empty(2, 0).long()).shape == (0,)
     edges = torch.empty(2, 0).long() if shape[0] == 0 else torch.zeros(2, 1).long()
     values = torch.ones(edges.shape[1])
-    value, grad, values_grad = _native_cuda.gram_edges(w, *edges, values, True, True)
+    value, grad, values_grad = CUDA.gram_edges(w, *edges, values, True, True)
     assert value == values.square().sum()
     assert grad.shape == shape
     assert torch.equal(values_grad, 2 * values)

@@ -190,7 +190,7 @@ def test_one_pass_has_the_bits_of_the_kernels_one_after_the_other(dtype, shape):
     edges = torch.randint(shape[0], (2, 4 * shape[0]))
     graph = TaskGraph.from_edges(edges, None, shape[0]).rows_as(_native.real_dtype(dtype))
     order = torch.randperm(shape[0]).int()
-    graph = (*_native.graph_reorder(*graph[:3], order), order)
+    graph = (*_native.graph_order.graph_reorder(*graph[:3], order), order)
     value, grad = _ops.quadratic_value(W, *graph, 0.3, 0.01, 0.75, True)
     one = torch.ones((), dtype=_native.real_dtype(dtype))
     edge_value, parts = _ops.graph_value(W, *graph, 0.75 * one)

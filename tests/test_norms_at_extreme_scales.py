@@ -6,7 +6,6 @@ import torch
 import mtlfast
 from mtlfast import (
     TaskGraph,
-    _columns,
     _native,
     graph_total_variation,
     graph_total_variation_add_grad_,
@@ -22,6 +21,7 @@ from mtlfast import (
     trace_norm,
     trace_norm_prox,
 )
+from mtlfast._torch import group_lasso as composed
 
 K, D = 12, 5
 GRAPH = TaskGraph.from_edges([[0, 1, 2, 3, 4, 5, 1], [1, 2, 3, 4, 5, 0, 7]], None, K)
@@ -136,8 +136,8 @@ def test_lengths_by_every_path(dtype, scale):
     W, unit = tasks(dtype, scale)
     W[:, 1], unit[:, 1] = 0, 0
     for lengths in (
-        _columns.column_lengths,
-        *(() if _native.missing else (_native.column_lengths,)),
+        composed.column_lengths,
+        *(() if _native.missing else (_native.group_lasso.column_lengths,)),
     ):
         close(lengths(W) / scale, unit.norm(dim=0), dtype)
     close(reference.group_lasso(W).double() / scale, unit.norm(dim=0).sum(), dtype)
@@ -208,8 +208,8 @@ def test_what_is_not_finite_is_still_said():
             assert not reference.graph_total_variation(W, *edges).isfinite()
             assert reference.graph_total_variation_grad(W, *edges)[:3].isnan().all()
             assert not group_lasso(W).isfinite()
-            assert not _columns.column_lengths(W)[0].isfinite()
-            assert _columns.column_lengths(W)[1].isfinite()
+            assert not composed.column_lengths(W)[0].isfinite()
+            assert composed.column_lengths(W)[1].isfinite()
 
 
 @every_scale

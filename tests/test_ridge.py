@@ -138,12 +138,12 @@ def test_results_larger_than_the_caches_have_the_same_bits(dtype):
     """They are written past the caches."""
     w = torch.randn(((1 << 26) // dtype.itemsize // 65) + 3, 65).to(dtype)
     half, one = len(w) // 2, torch.ones((), dtype=_native.real_dtype(dtype))
-    whole = _native.ridge_scale(w, one, 0.7)
-    parts = [_native.ridge_scale(part, one, 0.7) for part in (w[:half], w[half:])]
+    whole = _native.ridge.ridge_scale(w, one, 0.7)
+    parts = [_native.ridge.ridge_scale(part, one, 0.7) for part in (w[:half], w[half:])]
     assert torch.equal(whole, torch.cat(parts))
-    value, grad = _native.ridge_value_grad(w, 0.35)
+    value, grad = _native.ridge.ridge_value_grad(w, 0.35)
     assert torch.equal(grad, whole)
-    assert torch.equal(value, _native.ridge_value(w, 0.35))
+    assert torch.equal(value, _native.ridge.ridge_value(w, 0.35))
 
 
 def refused(error, words, call):

@@ -7,7 +7,8 @@ import torch
 from matrices import DTYPES, exact_norm, exact_prox, exact_subgradient, norm, randn, spectrum, unit
 
 import mtlfast
-from mtlfast import _native, _spectral, reference, trace_norm, trace_norm_prox, trace_norm_prox_
+from mtlfast import _native, reference, trace_norm, trace_norm_prox, trace_norm_prox_
+from mtlfast._torch import trace_norm as _spectral
 
 # small ones take the Jacobi kernel or the Gram kernel, float64 past 64 takes LAPACK
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4), (8, 8), (17, 16), (3, 40), (33, 64), (70, 5)]
@@ -256,7 +257,7 @@ def by_gram(w, t, grad=True, out=None):
     value = torch.empty(batch, dtype=torch.float64)
     finite = torch.empty(batch, dtype=torch.int64)
     t = torch.full((batch,), t, dtype=torch.float64)
-    head = (_native._CODES[w.dtype], w.data_ptr())
+    head = (_native.CODES[w.dtype], w.data_ptr())
     threads = torch.get_num_threads()
     address = unit.data_ptr() if grad else 0
     _native._C.trace_norm_gram_value(*head, batch, m, n, value.data_ptr(), address, threads)

@@ -13,6 +13,7 @@ import weakref
 import torch
 
 from mtlfast import _native
+from mtlfast._native import edge_dual
 from mtlfast.graphs._task_graph import TaskGraph
 
 
@@ -103,7 +104,7 @@ class EdgeDual:
     def adjoint(self, U):
         """Dᵀ U ``[K, d]``: the sum of U over the pairs that begin at i, minus those that end."""
         if self._pairs is not None:
-            return _native.edge_dual_adjoint(U.contiguous(), self._pairs)
+            return edge_dual.edge_dual_adjoint(U.contiguous(), self._pairs)
         if not U.numel():
             return U.new_zeros((self.num_tasks, self.num_features))
         begin = torch.segment_reduce(U, "sum", lengths=self._out_ptr.diff(), axis=0, unsafe=True)
@@ -139,7 +140,7 @@ class EdgeDual:
     def _move(self, U, former, W, length, momentum, scale):
         if self._pairs is not None:
             _check_dense(U, former)
-            return _native.edge_dual_step(
+            return edge_dual.edge_dual_step(
                 U, former, W, self._pairs, self.radius, length, momentum, scale
             )
         moved = self.differences(W)
@@ -158,7 +159,7 @@ class EdgeDual:
     def value(self, W):
         """Σ_e r_e ‖w_i − w_j‖ as a float."""
         if self._pairs is not None:
-            return _native.edge_dual_value(W, self._pairs, self.radius)
+            return edge_dual.edge_dual_value(W, self._pairs, self.radius)
         return float((self.radius * torch.linalg.vector_norm(self.differences(W), dim=1)).sum())
 
     def laplacian(self):

@@ -6,6 +6,7 @@ import torch
 
 from mtlfast import _native, reference
 from mtlfast._compat import needs_reference, outside_transforms
+from mtlfast._native import graph_order
 from mtlfast.graphs._forms import Edges, Groups
 from mtlfast.graphs._labels import first_alike
 from mtlfast.graphs._neighbors import nearest
@@ -207,12 +208,12 @@ class TaskGraph:
 
     def _reordered(self, row_ptr, col, weight):
         if "order" not in self._converted:
-            order, gain = _native.graph_order(row_ptr, col)
+            order, gain = graph_order.graph_order(row_ptr, col)
             self._converted["order"] = order if gain >= _GAIN else None
         order = self._converted["order"]
         if order is None:
             return row_ptr, col, weight, None
-        return *_native.graph_reorder(row_ptr, col, weight, order), order
+        return *graph_order.graph_reorder(row_ptr, col, weight, order), order
 
     def by_pieces(self):
         """(row_ptr, col, weight, first, member) as ``graph_prox`` takes them, in float64.
@@ -227,7 +228,7 @@ class TaskGraph:
             return plain
         if "pieces" not in self._converted:
             with torch.inference_mode(False):
-                find = reference.graph_pieces if _native.missing else _native.graph_pieces
+                find = reference.graph_pieces if _native.missing else graph_order.graph_pieces
                 found = reference.by_pieces(*(part.cpu() for part in plain[:3]), find)
                 *parts, first, member = found
                 moved = [part.to(self.device) for part in parts]
@@ -241,7 +242,7 @@ class TaskGraph:
         """The number of each task's connected piece, int64 ``[K]``, and the size of each piece."""
         if "labels" not in self._converted:
             with torch.inference_mode(False):
-                find = _native.graph_pieces
+                find = graph_order.graph_pieces
                 if _native.missing or not self.row_ptr.is_cpu:
                     find = reference.graph_pieces
                 first, member = find(self.row_ptr, self.col)

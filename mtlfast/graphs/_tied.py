@@ -13,7 +13,7 @@ and are looked at again.
 
 import torch
 
-from mtlfast._columns import scale_of
+from mtlfast._torch.group_lasso import scale_of
 from mtlfast.graphs._dual import EdgeDual
 from mtlfast.graphs._task_graph import TaskGraph
 
