@@ -41,9 +41,6 @@ REGULARIZERS = [
 LAYERS = [
     {"linear_model"},
     {"optim", "relations", "_loading"},
-    {"_clusters", "_relations_plot", "_relations_input"},
-    {"_proximal", "_alternating"},
-    {"_proxes", "_wrapper"},
     {"nn"},
     {"_sums"},
     {"task_linear", *REGULARIZERS},
@@ -119,6 +116,8 @@ FOLDERS = {
     "graphs": GRAPHS_LAYERS,
     "linear_model": LINEAR_MODEL_LAYERS,
     "nn": NN_LAYERS,
+    "optim": [{"__init__"}, {"_alternating", "_proximal"}, {"_terms", "_wrapper"}],
+    "relations": [{"__init__"}, {"_relations"}, {"_clusters", "_input", "_plot"}],
 }
 FILES_OF = {
     name: {path.stem: path for path in sorted((PACKAGE / name).glob("*.py"))} for name in FOLDERS

@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from mtlfast import _clusters, _relations_plot
 from mtlfast._checks import check_number, is_several
-from mtlfast._relations_input import count, plain, read_names, read_rows, read_seed
+from mtlfast.relations import _clusters, _plot
+from mtlfast.relations._input import count, plain, read_names, read_rows, read_seed
 
 _LARGEST = 1 << 24  # entries of a covariance block: 128 MiB, all pairs of 4,096 tasks
 _PAIRS = 1_000  # tasks up to which all pairs are looked at for the summary
@@ -221,7 +221,7 @@ class Relations:
 
     def embedding(self):
         """Float64 ``[K, 2]``: the centred rows in their two principal directions."""
-        return _relations_plot.embedding(self.W)
+        return _plot.embedding(self.W)
 
     def plot(self, ax=None, *, n_clusters=5, seed=0):
         """The correlation as a heat map (K ≤ 200), or the tasks in two principal directions.
@@ -239,7 +239,7 @@ class Relations:
             ImportError: matplotlib is not installed.
         """
         n = min(count("plot", "n_clusters", n_clusters), self.num_tasks)
-        return _relations_plot.draw(self, self.clusters(n, seed=seed), ax)
+        return _plot.draw(self, self.clusters(n, seed=seed), ax)
 
     def summary(self, n_clusters=5):
         """A short text: sizes, rank, leading directions, extreme pairs (K ≤ 1,000), clusters.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import torch
 
-from mtlfast._proxes import Proxes
-from mtlfast._wrapper import Merged, Wrapper, check_optimizer, parameters_of
+from mtlfast.optim._terms import Proxes
+from mtlfast.optim._wrapper import Merged, Wrapper, check_optimizer, parameters_of
 
 
 class Alternating(Wrapper):

@@ -5,7 +5,7 @@ learning-rate schedulers accept either, and what a scheduler sets on one is seen
 else a wrapped optimiser offers (``train()``, ``eval()``, attributes of its own) is found on them.
 """
 
-from mtlfast._alternating import Alternating
-from mtlfast._proximal import Proximal
+from mtlfast.optim._alternating import Alternating
+from mtlfast.optim._proximal import Proximal
 
 __all__ = ["Alternating", "Proximal"]

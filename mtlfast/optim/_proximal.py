@@ -1,7 +1,7 @@
 """Proximal steps: an ordinary optimiser on the loss, then the prox of each regularizer."""
 
-from mtlfast._proxes import Gradients, Proxes
-from mtlfast._wrapper import Wrapper, check_optimizer
+from mtlfast.optim._terms import Gradients, Proxes
+from mtlfast.optim._wrapper import Wrapper, check_optimizer
 
 
 class Proximal(Wrapper):
