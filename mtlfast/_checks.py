@@ -10,9 +10,9 @@ from collections.abc import ValuesView
 
 import torch
 
+from mtlfast._dtypes import DTYPES
 from mtlfast.reference._base import outside_autocast
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 REDUCTIONS = ("sum", "mean")
 _SEVERAL = (list, tuple, torch.nn.ParameterList, ValuesView)
 

@@ -10,7 +10,7 @@ import torch
 
 from mtlfast import _ops, reference
 from mtlfast._compat import is_batched, scaled_, wants_double_backward, wants_grad
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import real_dtype
 from mtlfast.graphs._forms import FORMS, Edges
 from mtlfast.trace_norm import subgradient, trace_norm
 

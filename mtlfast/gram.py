@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from mtlfast import _ops, reference
-from mtlfast._checks import DTYPES, as_rows, check_float_tensor, check_reduction, check_same
+from mtlfast._checks import as_rows, check_float_tensor, check_reduction, check_same
 from mtlfast._compat import (
     needs_reference,
     outside_transforms,
@@ -13,7 +13,7 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import DTYPES, real_dtype
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -14,11 +14,10 @@ from mtlfast._checks import (
     write_rows_,
 )
 from mtlfast._compat import for_each, needs_reference, scaled_, wants_double_backward, wants_grad
+from mtlfast._dtypes import FUSED
 from mtlfast.graphs._forms import FORMS, one
 from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.graphs._read import check_count
-
-_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
 
 class _FixedGraphReg(torch.autograd.Function):
@@ -30,7 +29,7 @@ class _FixedGraphReg(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, w, kind, *tensors):
-        fused = w.dtype in _FUSED
+        fused = w.dtype in FUSED
         value, grad = FORMS[kind](tensors).value(w, one(w) if fused else None)
         ctx.kind, ctx.grad = kind, grad if fused else None
         ctx.save_for_backward(w, *tensors)
@@ -52,7 +51,7 @@ class _LearnableGraphReg(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, w, kind, *tensors):
-        fused = w.dtype in _FUSED and ctx.needs_input_grad[0]
+        fused = w.dtype in FUSED and ctx.needs_input_grad[0]
         value, grad = FORMS[kind](tensors).fixed(w).value(w, one(w) if fused else None)
         ctx.kind, ctx.grad = kind, grad if fused else None
         ctx.save_for_backward(w, *tensors)

@@ -18,14 +18,13 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import FUSED, real_dtype
 from mtlfast.graphs._dual import EdgeDual
 from mtlfast.graphs._prepare import prepare_task_graph
 from mtlfast.graphs._read import check_count
 from mtlfast.graphs._tied import TiedTasks
 
 _LOOKS = 10  # iterations between two looks at the duality gap
-_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
 
 def _prepare(function, graph, w):
@@ -50,7 +49,7 @@ class _GraphTotalVariation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, w, *csr):
-        fused = w.dtype in _FUSED
+        fused = w.dtype in FUSED
         one = torch.ones((), dtype=w.dtype, device=w.device) if fused else None
         value, grad = _ops.graph_total_variation_value(w, *csr, one)
         ctx.grad = grad if fused else None

@@ -12,7 +12,7 @@ from mtlfast._checks import (
     write_rows_,
 )
 from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import real_dtype
 
 
 def _inverse(lengths, w):

@@ -20,9 +20,9 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
+from mtlfast._dtypes import FUSED
 
 _SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
-_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
 
 class _SmallPairwiseReg(torch.autograd.Function):
@@ -111,7 +111,7 @@ def pairwise_reg(W, *, reduction="sum"):
     if needs_reference(w):
         value = reference.pairwise_reg(w)
     elif wants_grad(w):
-        small = w.is_cpu and w.numel() <= _SMALL and w.dtype in _FUSED
+        small = w.is_cpu and w.numel() <= _SMALL and w.dtype in FUSED
         value = (_SmallPairwiseReg if small else _PairwiseReg).apply(w)
     else:
         value = _ops.pairwise_value(w)[0]

@@ -18,10 +18,9 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import FUSED, real_dtype
 
 _SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
-_FUSED = (torch.float32, torch.float64)  # 16-bit: a gradient kept unscaled would round twice
 
 
 class _Ridge(torch.autograd.Function):
@@ -31,7 +30,7 @@ class _Ridge(torch.autograd.Function):
     def forward(ctx, w, strength):
         ctx.strength, ctx.grad = strength, None
         ctx.save_for_backward(w)
-        if w.is_cpu and w.numel() <= _SMALL and w.dtype in _FUSED:
+        if w.is_cpu and w.numel() <= _SMALL and w.dtype in FUSED:
             value, ctx.grad = _ops.ridge_value_grad(w, strength)
             return value
         return _ops.ridge_value(w, strength)

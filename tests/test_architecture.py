@@ -50,6 +50,7 @@ LAYERS = [
     {"_native"},
     {"_torch", "_compat"},
     {"reference"},
+    {"_dtypes"},
     {"_C"},
 ]
 
@@ -179,6 +180,14 @@ def test_import_arrows_inside_a_package(package):
 def test_a_module_without_a_layer_is_named():
     with pytest.raises(AssertionError, match="surprise has no place in the import arrows"):
         layer_of("surprise")
+
+
+def test_every_folder_is_in_the_package():
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1]
+    folders = {path.parent for path in PACKAGE.rglob("__init__.py")}
+    names = sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
+    assert re.findall(r'"(.*?)"', listed) == names
 
 
 def test_every_module_has_a_layer():

@@ -11,6 +11,7 @@ from cuda_shim import build
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtlfast import TaskGraph, _native
+from mtlfast._dtypes import CODES, real_dtype
 from mtlfast._ops import _registry
 
 pytestmark = [
@@ -19,7 +20,7 @@ pytestmark = [
 ]
 NATIVE = _native._C
 CPU, CUDA = (SimpleNamespace(**kernels) for kernels in (_registry.CPU, _registry.CUDA))
-each_dtype = pytest.mark.parametrize("dtype", list(_native.CODES), ids=str)
+each_dtype = pytest.mark.parametrize("dtype", list(CODES), ids=str)
 
 
 class Shim:
@@ -126,7 +127,7 @@ def graph(dtype, num_tasks):
     linked.fill_diagonal_(False)
     row, col = linked.nonzero(as_tuple=True)
     row_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), linked.sum(1).cumsum(0)])
-    weight = (weight + weight.T)[row, col].to(_native.real_dtype(dtype))
+    weight = (weight + weight.T)[row, col].to(real_dtype(dtype))
     return row_ptr, col.int(), weight
 
 
@@ -197,7 +198,7 @@ def test_graph_total_variation(dtype, size):
     w = w * size if dtype in (torch.float32, torch.float64) else w
     w[5] = w[7]
     graph = TaskGraph.from_edges(torch.arange(120).view(2, 60) % 57, None, 60)
-    csr = graph.row_ptr, graph.col, graph.weight_as(_native.real_dtype(dtype)), None
+    csr = graph.row_ptr, graph.col, graph.weight_as(real_dtype(dtype)), None
     for scale in (None, torch.ones((), dtype=dtype)):
         results = [kernels.graph_total_variation_value(w, *csr, scale) for kernels in (CPU, CUDA)]
         close(results[1][0] / size, results[0][0] / size)
@@ -212,7 +213,7 @@ def test_graph_total_variation(dtype, size):
 @pytest.mark.parametrize("scaled", [False, True])
 def test_dense_graph(dtype, scaled):
     w, make = tasks(dtype, (60, 21)), torch.Generator().manual_seed(4)
-    a = torch.rand((60, 60), generator=make, dtype=_native.real_dtype(dtype))
+    a = torch.rand((60, 60), generator=make, dtype=real_dtype(dtype))
     scale = torch.tensor(0.75, dtype=dtype) if scaled else None
     results = [kernels.dense_graph_value(w, a, scale) for kernels in (CPU, CUDA)]
     for expected, actual in zip(*results, strict=True):

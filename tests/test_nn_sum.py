@@ -7,6 +7,7 @@ import torch
 from cases import bits
 
 from mtlfast import TaskGraph, _native, _ops, _sums, nn
+from mtlfast._dtypes import real_dtype
 from mtlfast.nn import (
     GraphReg,
     GraphTotalVariation,
@@ -188,11 +189,11 @@ def test_learned_weights_get_their_gradient():
 def test_one_pass_has_the_bits_of_the_kernels_one_after_the_other(dtype, shape):
     W = torch.randn(shape, dtype=torch.float64).to(dtype)
     edges = torch.randint(shape[0], (2, 4 * shape[0]))
-    graph = TaskGraph.from_edges(edges, None, shape[0]).rows_as(_native.real_dtype(dtype))
+    graph = TaskGraph.from_edges(edges, None, shape[0]).rows_as(real_dtype(dtype))
     order = torch.randperm(shape[0]).int()
     graph = (*_native.graph_order.graph_reorder(*graph[:3], order), order)
     value, grad = _ops.quadratic_value(W, *graph, 0.3, 0.01, 0.75, True)
-    one = torch.ones((), dtype=_native.real_dtype(dtype))
+    one = torch.ones((), dtype=real_dtype(dtype))
     edge_value, parts = _ops.graph_value(W, *graph, 0.75 * one)
     pair_value, mean = _ops.pairwise_value(W)
     _ops.pairwise_add_(parts, W, mean, 4.0 * shape[0] * 0.01)

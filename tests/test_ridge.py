@@ -7,6 +7,7 @@ from cases import DTYPES, bits
 
 import mtlfast
 from mtlfast import _native, nn, ridge_add_grad_, ridge_prox, ridge_prox_, ridge_reg
+from mtlfast._dtypes import real_dtype
 
 native = pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -137,7 +138,7 @@ def test_bits_in_place_depend_on_no_thread_count_and_no_instruction_set(dtype):
 def test_results_larger_than_the_caches_have_the_same_bits(dtype):
     """They are written past the caches."""
     w = torch.randn(((1 << 26) // dtype.itemsize // 65) + 3, 65).to(dtype)
-    half, one = len(w) // 2, torch.ones((), dtype=_native.real_dtype(dtype))
+    half, one = len(w) // 2, torch.ones((), dtype=real_dtype(dtype))
     whole = _native.ridge.ridge_scale(w, one, 0.7)
     parts = [_native.ridge.ridge_scale(part, one, 0.7) for part in (w[:half], w[half:])]
     assert torch.equal(whole, torch.cat(parts))

@@ -8,6 +8,7 @@ from matrices import DTYPES, exact_norm, exact_prox, exact_subgradient, norm, ra
 
 import mtlfast
 from mtlfast import _native, reference, trace_norm, trace_norm_prox, trace_norm_prox_
+from mtlfast._dtypes import CODES
 from mtlfast._torch import trace_norm as _spectral
 
 # small ones take the Jacobi kernel or the Gram kernel, float64 past 64 takes LAPACK
@@ -257,7 +258,7 @@ def by_gram(w, t, grad=True, out=None):
     value = torch.empty(batch, dtype=torch.float64)
     finite = torch.empty(batch, dtype=torch.int64)
     t = torch.full((batch,), t, dtype=torch.float64)
-    head = (_native.CODES[w.dtype], w.data_ptr())
+    head = (CODES[w.dtype], w.data_ptr())
     threads = torch.get_num_threads()
     address = unit.data_ptr() if grad else 0
     _native._C.trace_norm_gram_value(*head, batch, m, n, value.data_ptr(), address, threads)

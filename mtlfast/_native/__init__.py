@@ -14,6 +14,7 @@ import warnings
 import torch
 
 from mtlfast._compat import current_stream
+from mtlfast._dtypes import real_dtype
 
 try:
     if os.environ.get("MTLFAST_DISABLE_NATIVE", "0") not in ("", "0"):
@@ -23,8 +24,6 @@ except ImportError as error:
     _C, missing = None, str(error)
 else:
     missing = ""
-
-CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 class FallbackWarning(UserWarning):
@@ -45,11 +44,6 @@ def warn_fallback(device):
             FallbackWarning,
             stacklevel=2,
         )
-
-
-def real_dtype(dtype):
-    """The arithmetic type for inputs of ``dtype``: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 _LARGE = 1 << 21  # bytes: below, the allocator of torch has warm memory at hand

@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, empty, place, real_dtype
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import empty, place
 from mtlfast._torch import gram as tiles
 
 

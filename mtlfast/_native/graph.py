@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, NOTHING, OUT, changed, empty_like, like, place, real_dtype
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import NOTHING, OUT, changed, empty_like, like, place
 
 
 def graph_value(w, row_ptr, col, weight, order, scale):

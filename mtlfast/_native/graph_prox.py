@@ -5,7 +5,8 @@ import math
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, empty_like, like, place
+from mtlfast._dtypes import CODES
+from mtlfast._native import empty_like, like, place
 from mtlfast._native.graph_order import graph_pieces
 from mtlfast.reference import by_pieces, require_solved
 

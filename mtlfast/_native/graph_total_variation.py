@@ -3,7 +3,7 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import real_dtype
 from mtlfast._native.graph import (
     cuda_edge_distance,
     cuda_graph_add_,

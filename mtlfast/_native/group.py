@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, place, real_dtype
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import place
 from mtlfast._native.graph import value_and_grad
 
 

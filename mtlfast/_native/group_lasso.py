@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, NOTHING, OUT, empty_like, in_place, real_dtype
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import NOTHING, OUT, empty_like, in_place
 
 
 def column_lengths(w):

@@ -3,17 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import (
-    CODES,
-    MEAN,
-    NOTHING,
-    OUT,
-    empty_like,
-    in_place,
-    like,
-    place,
-    real_dtype,
-)
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import MEAN, NOTHING, OUT, empty_like, in_place, like, place
 
 
 def pairwise_value(w):

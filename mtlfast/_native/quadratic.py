@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, changed, empty_like, real_dtype, scalar
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import changed, empty_like, scalar
 from mtlfast._native.graph import cuda_graph_add_, cuda_graph_value
 from mtlfast._native.pairwise import cuda_pairwise_add_, cuda_pairwise_value
 from mtlfast._torch import ridge as elements

@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, NOTHING, OUT, empty_like, in_place, scalar
+from mtlfast._dtypes import CODES
+from mtlfast._native import NOTHING, OUT, empty_like, in_place, scalar
 
 
 def _ridge(w, strength, value, out, factor, plus):

@@ -3,7 +3,8 @@
 import torch
 
 from mtlfast import _native
-from mtlfast._native import CODES, empty, empty_like, in_place, like, place, real_dtype
+from mtlfast._dtypes import CODES, real_dtype
+from mtlfast._native import empty, empty_like, in_place, like, place
 from mtlfast._torch import trace_norm as spectral
 from mtlfast.reference import require_finite, require_threshold
 

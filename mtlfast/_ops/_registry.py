@@ -6,6 +6,7 @@ import torch
 
 from mtlfast import _native
 from mtlfast._compat import calls_directly
+from mtlfast._dtypes import real_dtype
 
 _library = torch.library.Library("mtlfast", "DEF")
 FALLBACK, CPU, CUDA = {}, {}, {}  # by the names of ops
@@ -66,7 +67,7 @@ def _warned(function):
 
 
 def value(w, shape=()):
-    return w.new_empty(shape, dtype=_native.real_dtype(w.dtype))
+    return w.new_empty(shape, dtype=real_dtype(w.dtype))
 
 
 def like(w, *args):

@@ -7,7 +7,7 @@ told from its ``kind``, so that an autograd.Function takes a string and tensors,
 import torch
 
 from mtlfast import _ops, reference
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import real_dtype
 
 
 def one(w):

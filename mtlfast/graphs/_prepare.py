@@ -10,9 +10,9 @@ import torch
 
 from mtlfast import _ops
 from mtlfast._cache import TensorCache
-from mtlfast._checks import DTYPES, check_same
+from mtlfast._checks import check_same
 from mtlfast._compat import needs_reference, outside_transforms
-from mtlfast._native import real_dtype
+from mtlfast._dtypes import DTYPES, real_dtype
 from mtlfast.graphs import _task_graph
 from mtlfast.graphs._forms import Dense, LearnableDense, LearnableEdges
 from mtlfast.graphs._read import (

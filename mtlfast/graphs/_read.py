@@ -10,7 +10,7 @@ import typing
 import numpy as np
 import torch
 
-from mtlfast._checks import DTYPES
+from mtlfast._dtypes import DTYPES
 
 _LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 

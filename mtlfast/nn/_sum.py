@@ -3,22 +3,14 @@
 import torch
 from torch import nn
 
-from mtlfast._checks import (
-    as_rows,
-    check_grad,
-    check_number,
-    is_several,
-    rows_like,
-    write_rows_,
-)
+from mtlfast._checks import as_rows, check_grad, check_number, is_several, rows_like, write_rows_
 from mtlfast._compat import needs_reference
+from mtlfast._dtypes import FUSED
 from mtlfast._sums import norm_of, sum_add_grad_, sum_reg
 from mtlfast.nn._base import Regularizer
 from mtlfast.nn._contract import quadratic_of
 from mtlfast.nn._parameters import grouped, invalid
 from mtlfast.nn._quadratic import total
-
-_FUSED = (torch.float32, torch.float64)
 
 
 class Sum(Regularizer):
@@ -96,7 +88,7 @@ class Sum(Regularizer):
     def forward(self, W):
         rows = as_rows("Sum", W)
         parts, rest = None, self.terms
-        if not (torch.compiler.is_compiling() or needs_reference(rows)) and rows.dtype in _FUSED:
+        if not (torch.compiler.is_compiling() or needs_reference(rows)) and rows.dtype in FUSED:
             parts, rest = self._known(rows, least=2)
         values = [term(rows) for term in rest]
         if parts is not None:
