@@ -14,6 +14,7 @@ from mtlfast._compat import (
     wants_grad,
 )
 from mtlfast._dtypes import DTYPES, real_dtype
+from mtlfast.graphs._read import check_range
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -124,17 +125,6 @@ class _Factor(torch.autograd.Function):
         )
 
 
-def _check_indices(name, index, num_tasks):
-    """Torch does not check the indices of a sparse tensor; a bad one reads foreign memory."""
-    lowest, highest = index.aminmax() if index.numel() else (0, -1)
-    if lowest < 0 or highest >= num_tasks:
-        at = int(((index < 0) | (index >= num_tasks)).nonzero()[0])
-        raise ValueError(
-            f"gram_reg: omega's {name} indices must be in [0, K={num_tasks}), "
-            f"got {int(index[at])} at position {at}"
-        )
-
-
 def _coo_edges(omega, num_tasks):
     if omega.sparse_dim() != 2:
         raise ValueError(
@@ -142,7 +132,7 @@ def _coo_edges(omega, num_tasks):
             f"got sparse_dim={omega.sparse_dim()}"
         )
     for name, index in zip(("row", "column"), omega._indices(), strict=True):
-        _check_indices(name, index, num_tasks)
+        check_range("gram_reg", f"omega's {name} indices", index, num_tasks)
     omega = omega.coalesce()
     return *omega.indices(), omega.values()
 
@@ -164,7 +154,7 @@ def _csr_edges(omega, num_tasks):
             f"{col.shape[0]}, got first {int(start[0])}, last {int(start[-1])}, "
             f"smallest step {int(counts.min()) if num_tasks else 0}"
         )
-    _check_indices("column", col, num_tasks)
+    check_range("gram_reg", "omega's column indices", col, num_tasks)
     row = torch.arange(num_tasks, device=col.device).repeat_interleave(counts)
     if not (col.diff() > 0).logical_or(row.diff() > 0).all():
         raise ValueError(
