@@ -165,8 +165,9 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
         defines += f' -DMTLFAST_CUDA "-DMTLFAST_CUDA_ARCHS={archs}"'
     python = " ".join(f"'-I{path}'" for path in include)
     add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
+    add(csrc / "python_signals.cpp", "python_signals", f"{own} {python}")
     # code that has no instruction set
-    once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "memory")
+    once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
     for name in once:
         add(csrc / "cpu" / f"{name}.cpp", name, own)
     for isa, isa_flags in ISA_FLAGS.items():

@@ -1,14 +1,16 @@
 // The Python module mtlfast._C: a table of contents. It takes addresses, sizes and a thread count,
 // rejects null addresses and negative sizes, releases the GIL and calls the kernels of the
-// instruction set in use. Meaning and shapes: mtlfast.h. No torch, no maths.
+// instruction set in use, which signals interrupt (interrupt.h). Meaning and shapes: mtlfast.h. No torch, no maths.
 #include <pybind11/pybind11.h>
 
 #include <string>
 
 #include "graph_order.h"
 #include "graph_pieces.h"
+#include "interrupt.h"
 #include "memory.h"
 #include "mtlfast.h"
+#include "python_signals.h"
 #ifdef MTLFAST_CUDA
 #include "cuda/kernels.h"
 #endif
@@ -50,15 +52,27 @@ mtlfast::Plus plus_of(int code) {
   return static_cast<mtlfast::Plus>(code);
 }
 
+// Whether a kernel that writes plus + f(w) to `out` changes an array of its caller's.
+bool is_in_place(Address w, int plus, Address out) {
+  return out == w || plus_of(plus) == mtlfast::Plus::out;
+}
+
 mtlfast::Graph graph(Address row_ptr, Address col, Address weight, int64_t entries = 1) {
   return {required<const int64_t>(row_ptr), required<const int32_t>(col, entries),
           required(weight, entries), nullptr};
 }
 
+// A kernel that changes what its caller has is not interrupted half-way.
 template <class Kernel, class... Args>
-void call(Kernel kernel, Args... args) {
+auto call_in_place(bool in_place, Kernel kernel, Args... args) {
+  const mtlfast::Interruptible interruptible(!in_place);
   py::gil_scoped_release release;
-  kernel(args...);
+  return kernel(args...);
+}
+
+template <class Kernel, class... Args>
+auto call(Kernel kernel, Args... args) {
+  return call_in_place(false, kernel, args...);
 }
 
 // Writes a result of the arithmetic type of `type`.
@@ -88,14 +102,13 @@ void pairwise_value_grad(int type, Address w, int64_t K, int64_t d, Address valu
 
 void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, double scale,
                      int plus, Address out, int threads) {
-  call(kernels->pairwise_affine, dtype(type), required(w), required(mean), size(K), size(d), scale,
-       plus_of(plus), required(out), threads);
+  call_in_place(is_in_place(w, plus, out), kernels->pairwise_affine, dtype(type), required(w),
+                required(mean), size(K), size(d), scale, plus_of(plus), required(out), threads);
 }
 
 double graph_order(Address row_ptr, Address col, int64_t K, Address order) {
-  py::gil_scoped_release release;
-  return mtlfast::graph_order(required<const int64_t>(row_ptr), required<const int32_t>(col),
-                              size(K), required<int32_t>(order));
+  return call(mtlfast::graph_order, required<const int64_t>(row_ptr), required<const int32_t>(col),
+              size(K), required<int32_t>(order));
 }
 
 void graph_reorder(Address row_ptr, Address col, Address weight, int64_t weight_bytes, int64_t K,
@@ -106,9 +119,9 @@ void graph_reorder(Address row_ptr, Address col, Address weight, int64_t weight_
 }
 
 int64_t graph_pieces(Address row_ptr, Address col, int64_t K, Address first, Address member) {
-  py::gil_scoped_release release;
-  return mtlfast::graph_pieces(required<const int64_t>(row_ptr), required<const int32_t>(col, 0),
-                               size(K), required<int64_t>(first), required<int32_t>(member, K));
+  return call(mtlfast::graph_pieces, required<const int64_t>(row_ptr),
+              required<const int32_t>(col, 0), size(K), required<int64_t>(first),
+              required<int32_t>(member, K));
 }
 
 // A value over the edges, and its gradient; `more` goes to the kernel before the threads.
@@ -119,8 +132,9 @@ void edge_value(Kernel kernel, int type, Address w, Address row_ptr, Address col
   mtlfast::Graph rows = graph(row_ptr, col, weight);
   rows.order = optional<const int32_t>(order);
   double result;
-  call(kernel, dtype(type), required(w), rows, size(K), size(d), &result, optional(grad), scale,
-       add ? mtlfast::Plus::out : mtlfast::Plus::nothing, more..., threads);
+  call_in_place(add, kernel, dtype(type), required(w), rows, size(K), size(d), &result,
+                optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, more...,
+                threads);
   store(dtype(type), value, result);
 }
 
@@ -144,16 +158,18 @@ void quadratic(int type, Address w, Address row_ptr, Address col, Address weight
   mtlfast::Graph rows = graph(row_ptr, col, weight, size(entries));
   rows.order = optional<const int32_t>(order);
   double result;
-  call(kernels->quadratic, dtype(type), required(w), rows, size(K), size(d), ridge, pairs, edges,
-       &result, optional(grad), scale, add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
+  call_in_place(add, kernels->quadratic, dtype(type), required(w), rows, size(K), size(d), ridge,
+                pairs, edges, &result, optional(grad), scale,
+                add ? mtlfast::Plus::out : mtlfast::Plus::nothing, threads);
   store(dtype(type), value, result);
 }
 
 void ridge(int type, Address w, int64_t n, double factor, Address value, Address out, double scale,
            int plus, int threads) {
   double result;
-  call(kernels->ridge, dtype(type), required(w), size(n), factor,
-       value == 0 ? nullptr : &result, optional(out), scale, plus_of(plus), threads);
+  call_in_place(is_in_place(w, plus, out), kernels->ridge, dtype(type), required(w), size(n),
+                factor, value == 0 ? nullptr : &result, optional(out), scale, plus_of(plus),
+                threads);
   if (value != 0) store(dtype(type), value, result);
 }
 
@@ -197,8 +213,8 @@ void column_lengths(int type, Address w, int64_t K, int64_t d, Address length, i
 
 void column_scale(int type, Address w, Address factor, int64_t K, int64_t d, int plus, Address out,
                   int threads) {
-  call(kernels->column_scale, dtype(type), required(w), required(factor), size(K), size(d),
-       plus_of(plus), required(out), threads);
+  call_in_place(is_in_place(w, plus, out), kernels->column_scale, dtype(type), required(w),
+                required(factor), size(K), size(d), plus_of(plus), required(out), threads);
 }
 
 void group_value(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
@@ -263,8 +279,9 @@ void trace_norm_value(int type, Address w, int64_t B, int64_t m, int64_t n, Addr
 
 void trace_norm_prox(int type, Address w, Address threshold, int64_t B, int64_t m, int64_t n,
                      Address out, int threads) {
-  call(kernels->trace_norm_prox, dtype(type), required(w), required<const double>(threshold),
-       size(B), size(m), size(n), required(out), threads);
+  call_in_place(w == out, kernels->trace_norm_prox, dtype(type), required(w),
+                required<const double>(threshold), size(B), size(m), size(n), required(out),
+                threads);
 }
 
 void trace_norm_gram_value(int type, Address w, int64_t B, int64_t m, int64_t n, Address value,
@@ -275,8 +292,9 @@ void trace_norm_gram_value(int type, Address w, int64_t B, int64_t m, int64_t n,
 
 void trace_norm_gram_prox(int type, Address w, Address threshold, int64_t B, int64_t m, int64_t n,
                           Address out, Address finite, int threads) {
-  call(kernels->trace_norm_gram_prox, dtype(type), required(w), required<const double>(threshold),
-       size(B), size(m), size(n), required(out), required<int64_t>(finite), threads);
+  call_in_place(w == out, kernels->trace_norm_gram_prox, dtype(type), required(w),
+                required<const double>(threshold), size(B), size(m), size(n), required(out),
+                required<int64_t>(finite), threads);
 }
 
 #ifdef MTLFAST_CUDA
@@ -507,6 +525,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of mtlfast; call them through mtlfast, which checks the arguments.";
+  mtlfast::hear_python_signals();
   m.def("pairwise_value", &pairwise_value);
   m.def("pairwise_value_grad", &pairwise_value_grad);
   m.def("pairwise_affine", &pairwise_affine);

@@ -10,6 +10,7 @@ from collections.abc import ValuesView
 
 import torch
 
+from mtlfast._compat import copy_each_
 from mtlfast._dtypes import DTYPES
 from mtlfast.reference._base import outside_autocast
 
@@ -83,8 +84,8 @@ def check_reduction(function, reduction):
 def write_rows_(W, rows):
     """Puts ``rows = as_rows(W)`` back into ``W`` after a change, where they were a copy of it."""
     if is_several(W):
-        for target, row in zip(W, rows.unbind(), strict=True):
-            target.copy_(row.reshape(target.shape))
+        rows = [row.reshape(w.shape) for w, row in zip(W, rows.unbind(), strict=True)]
+        copy_each_(W, rows)
     elif W.dim() > 2 and not W.is_contiguous():
         W.copy_(rows.reshape(W.shape))
 

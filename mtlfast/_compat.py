@@ -96,6 +96,16 @@ def scaled_(grad, upstream):
     return grad.mul_(upstream)
 
 
+def copy_each_(targets, sources):
+    """Copies tensors in one call: a signal's exception would leave a loop half-way."""
+    targets, sources = list(targets), list(sources)
+    if targets and not needs_reference(*targets, *sources):
+        torch._foreach_copy_(targets, sources)
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
 def current_stream(index):
     """The address of the current stream of a CUDA device."""
     return torch._C._cuda_getCurrentRawStream(index)

@@ -13,7 +13,14 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._compat import for_each, needs_reference, scaled_, wants_double_backward, wants_grad
+from mtlfast._compat import (
+    copy_each_,
+    for_each,
+    needs_reference,
+    scaled_,
+    wants_double_backward,
+    wants_grad,
+)
 from mtlfast._dtypes import FUSED
 from mtlfast.graphs._forms import FORMS, one
 from mtlfast.graphs._prepare import prepare, prepare_task_graph
@@ -261,7 +268,8 @@ def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
     n³/6 operations for a piece of n tasks, which are few for chains and trees; up to some seconds
     and 128 MiB where iterations have failed. On CUDA it waits for the device every few iterations,
     and what they do not reach is eliminated by the CPU.
-    Deterministic: the same bits for any number of threads and any CPU.
+    Deterministic: the same bits for any number of threads and any CPU. On the CPU, Ctrl-C ends a
+    call within 0.2 s; what it was given is as it was.
 
     Example:
         >>> import torch
@@ -320,7 +328,7 @@ def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
         TypeError, ValueError, RuntimeError: as :func:`graph_prox`; W is unchanged then.
 
     Cost: that of :func:`graph_prox`, whose result is kept until it is known right, and a copy.
-    Deterministic: the bits of :func:`graph_prox`.
+    Deterministic: the bits of :func:`graph_prox`. After Ctrl-C, W is as it was, or the prox.
 
     Example:
         >>> import torch
@@ -333,7 +341,5 @@ def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
     """
     moved = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)
     check_writable("graph_prox_", "W", W)
-    several = is_several(W)
-    for target, rows in zip(W, moved, strict=True) if several else [(W, moved)]:
-        target.copy_(rows)
+    copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
     return W

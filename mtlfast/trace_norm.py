@@ -14,6 +14,7 @@ from mtlfast._checks import (
 )
 from mtlfast._compat import (
     concrete,
+    copy_each_,
     is_batched,
     needs_reference,
     wants_double_backward,
@@ -317,6 +318,5 @@ def trace_norm_prox_(W, threshold, *, check=None):
     else:
         _ops.trace_norm_shrink_(w, t, check)
     if is_several(W):
-        for tensor, row in zip(W, rows_like(W, w), strict=True):
-            tensor.copy_(row)
+        copy_each_(W, rows_like(W, w))
     return W

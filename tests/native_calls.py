@@ -111,13 +111,21 @@ def calls():
         yield "pairwise_shrink_" + how, _op("pairwise_shrink_", layout(W), mean, 0.5)
         yield "column_scale_" + how, _op("column_scale_", layout(W), lengths)
         yield "column_add_" + how, _op("column_add_", layout(other), W, lengths)
-        yield (
-            "graph_add_" + how,
-            _op("graph_add_", layout(other), W, row_ptr, col, weight, order, 0.5),
-        )
+        graph = row_ptr, col, weight, order
+        yield "graph_add_" + how, _op("graph_add_", layout(other), W, *graph, 0.5)
+        name = "graph_total_variation_add_"
+        yield name + how, _op(name, layout(other), W, *graph, 0.5)
+        quadratic = _op("quadratic_add_", layout(other), W, *graph, 0.5, 0.25, 2.0, 0.5)
+        yield "quadratic_add_" + how, quadratic
+        yield "ridge_scale_" + how, _op("ridge_scale_", layout(W), 0.5)
+        yield "ridge_add_" + how, _op("ridge_add_", layout(other), W, 0.5, 0.5)
     for scale in (None, half):
         for o in (None, order):
-            yield "graph_value", _op("graph_value", W, row_ptr, col, weight, o, scale)
+            graph = row_ptr, col, weight, o
+            yield "graph_value", _op("graph_value", W, *graph, scale)
+            name = "graph_total_variation_value"
+            yield name, _op(name, W, *graph, scale)
+            yield "quadratic_value", _op("quadratic_value", W, *graph, 0.5, 0.25, 2.0, True)
         yield "dense_graph_value", _op("dense_graph_value", W[:300], _rows(300, 300).abs(), scale)
         yield "group_value", _op("group_value", W, ptr, member, scale)
     src, dst, values = _entries()
@@ -125,7 +133,11 @@ def calls():
     yield "edge_structure", _op("edge_structure", torch.stack([src, dst]), len(W))
     yield "dense_distance", _op("dense_distance", W[:300])
     yield "group_prox", _op("group_prox", W, ptr, member, 0.1)
-    yield "graph_prox", _op("graph_prox", W, row_ptr, col, weight, 0.1, 1e-6, 100)
+    system = row_ptr, col, weight, None, None
+    yield "graph_prox", _op("graph_prox", W, *system, 0.1, 1e-6, 100)
+    yield "ridge_value", _op("ridge_value", W, 0.5)
+    yield "ridge_value_grad", _op("ridge_value_grad", W, 0.5)
+    yield "ridge_scale", _op("ridge_scale", W, half, 0.5)
     yield "column_lengths", _op("column_lengths", W)
     yield "column_scale", _op("column_scale", W, lengths)
     for K, spread in ((400, 1.0), (700, 1.0), (700, 100.0)):  # residuals; tried and kept; kept

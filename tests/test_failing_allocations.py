@@ -131,7 +131,7 @@ def main(path):
     ]
     if not total["MemoryError"]:
         bad.append("no request of a kernel has failed")
-    sys.exit("\n".join(bad[:50]))
+    sys.exit("\n".join(bad[:50]) or None)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ void for_groups(int64_t B, Shape s, int threads, const Body& body) {
     for (;;) {
       const int64_t g = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (g >= groups) return;
+      check_interrupt();
       body(group, g * N, B - g * N < N ? B - g * N : N);
     }
   });

@@ -12,6 +12,7 @@ constexpr int64_t kGramUnits = 32;   // at most
 constexpr int64_t kGramRows = 256;   // of a unit, at least
 constexpr int64_t kGramBlock = 128;  // columns of a block of WᵀW
 constexpr int64_t kPanelRows = 32;   // of W, in double, behind a block
+constexpr int64_t kCheckedRows = 16 * kPanelRows;  // between two checks for an interrupt
 
 // W in the arithmetic type with zeros behind its last column: [K][ld]. In huge pages, where W may
 // not be: with small ones, nearly every row that is gathered misses the translation buffer.
@@ -94,6 +95,7 @@ class GramMatrix {
     const int64_t width = ld_ - k < kGramBlock ? ld_ - k : kGramBlock;
     const bool diagonal = j == k;
     for (int64_t i = begin; i < end; i += kPanelRows) {
+      if ((i - begin) % kCheckedRows == 0) check_interrupt();
       const int64_t rows = end - i < kPanelRows ? end - i : kPanelRows;
       w_.widen(i, rows, j, height, left);
       if (!diagonal) w_.widen(i, rows, k, width, right);

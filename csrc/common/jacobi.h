@@ -9,6 +9,7 @@
 
 #include "common/lanes.h"
 #include "common/rotation.h"
+#include "interrupt.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {
@@ -38,6 +39,7 @@ struct Jacobi<double> {
   static MTLFAST_INLINE double root(double x) { return __builtin_sqrt(x); }
 };
 
+constexpr int64_t kLongColumns = 4096;  // from here on a pair takes long enough to be interrupted behind it
 constexpr int64_t kColumns = 4;   // block of columns: 4×4 independent pairs, which stay in L1
 
 template <class Real, class Mask = typename Jacobi<Real>::Mask, class Vec>
@@ -112,6 +114,7 @@ MTLFAST_INLINE bool turn(Vec* x, Vec* y, Vec* a, Vec* b, int64_t p) {
 template <class Real, class Vec = typename Jacobi<Real>::Vec>
 inline void orthogonalise(Vec* b, int64_t p, int64_t q, Vec* norm) {
   const auto pair = [&](int64_t j, int64_t k) __attribute__((always_inline)) {
+    if (p >= kLongColumns) check_interrupt();
     return turn<Real>(b + j * p, b + k * p, norm + j, norm + k, p);
   };
   for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "common/scalar.h"
+#include "interrupt.h"
 #include "memory.h"
 
 namespace mtlfast {
@@ -16,40 +17,44 @@ namespace MTLFAST_ISA {
 // Below this many element operations a parallel region costs more than it brings.
 constexpr int64_t kSerialWork = 1 << 15;
 
-// Whether a unit of a region has met std::bad_alloc, which must not leave the region: it is thrown again
-// when all threads have come to the end. Units that have not begun by then are left out.
-class Shortage {
- public:
-  template <class Body>
-  void run(const Body& body, int64_t unit) {
-    if (__atomic_load_n(&met_, __ATOMIC_RELAXED)) return;
-    try {
-      body(unit);
-    } catch (const std::bad_alloc&) {
-      __atomic_store_n(&met_, true, __ATOMIC_RELAXED);
-    }
+// A unit of a parallel region; none begins once an error was met.
+template <class Body>
+inline void run_unit(Stop& stop, const Body& body, int64_t unit) {
+  if (stop.is_met()) return;
+  try {
+    check_interrupt();
+    body(unit);
+  } catch (...) {
+    stop.keep();
   }
-  void raise() const {
-    if (met_) throw std::bad_alloc();
+}
+
+// All units in one thread. Small work ends before anybody could ask for it, and may be one of many
+// that are inside a unit.
+template <class Body>
+inline void run_all(int64_t units, int64_t work, const Body& body) {
+  const bool is_long = work >= kSerialWork;
+  for (int64_t u = 0; u < units; ++u) {
+    if (is_long) check_interrupt();
+    body(u);
   }
+}
 
- private:
-  bool met_ = false;
-};
-
-// Calls body(unit) once for each unit in [0, units). Units are handed out dynamically. A body throws
-// nothing but std::bad_alloc, which is thrown again here.
+// Calls body(unit) once for each unit in [0, units). Units are handed out dynamically. What a body
+// throws, std::bad_alloc or an interrupt, is thrown again when all threads have come to the end;
+// units that have not begun by then are left out.
 template <class Body>
 inline void parallel_for(int64_t units, int64_t work, int threads, const Body& body) {
   if (threads > units) threads = int(units);
-  if (threads <= 1 || work < kSerialWork) {
-    for (int64_t u = 0; u < units; ++u) body(u);
-    return;
+  if (threads <= 1 || work < kSerialWork) return run_all(units, work, body);
+  Stop stop;
+#pragma omp parallel num_threads(threads)
+  {
+    const Stop::Within within(stop);
+#pragma omp for schedule(dynamic) nowait
+    for (int64_t u = 0; u < units; ++u) run_unit(stop, body, u);
   }
-  Shortage shortage;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t u = 0; u < units; ++u) shortage.run(body, u);
-  shortage.raise();
+  stop.raise();
 }
 
 // The same for units of equal cost that walk through memory: each thread takes one run of neighbours,
@@ -57,14 +62,15 @@ inline void parallel_for(int64_t units, int64_t work, int threads, const Body& b
 template <class Body>
 inline void parallel_for_even(int64_t units, int64_t work, int threads, const Body& body) {
   if (threads > units) threads = int(units);
-  if (threads <= 1 || work < kSerialWork) {
-    for (int64_t u = 0; u < units; ++u) body(u);
-    return;
+  if (threads <= 1 || work < kSerialWork) return run_all(units, work, body);
+  Stop stop;
+#pragma omp parallel num_threads(threads)
+  {
+    const Stop::Within within(stop);
+#pragma omp for schedule(static) nowait
+    for (int64_t u = 0; u < units; ++u) run_unit(stop, body, u);
   }
-  Shortage shortage;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t u = 0; u < units; ++u) shortage.run(body, u);
-  shortage.raise();
+  stop.raise();
 }
 
 constexpr size_t kLargeScratch = size_t(1) << 23;  // bytes

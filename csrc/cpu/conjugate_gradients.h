@@ -202,6 +202,7 @@ class ConjugateGradients {
   // tol.
   bool iterate(double* x, bool fresh, double tol, int64_t max_iter, Solved* solved) {
     for (bool first = true; solved->iterations < max_iter; first = false) {
+      check_interrupt();
       ++solved->iterations;
       for_rows([&](int64_t i, double*, double*) {
         const int64_t k = i * d_;

@@ -25,6 +25,11 @@ namespace MTLFAST_ISA {
 constexpr int64_t kPivots = 8;     // of a block
 constexpr int64_t kPivotRows = 16; // of a work unit
 
+// In row i of a loop over rows that may be long: small systems have no row that checks.
+inline void check_in_row(int64_t i) {
+  if (i % 64 == 63) check_interrupt();
+}
+
 // to[j] += f·from[j] for j < n; the compiler turns it into vectors.
 inline void add_row(int64_t n, double f, const double* __restrict from, double* __restrict to) {
   for (int64_t j = 0; j < n; ++j) to[j] += f * from[j];
@@ -89,6 +94,7 @@ inline bool eliminate(int64_t n, double* c, double* excess, double* inverse, int
     end = begin;
   }
   for (int64_t k = 0; k < n; ++k) {
+    check_in_row(k);
     for (int64_t i = 0; i < k; ++i) c[k * n + i] = c[i * n + k] = c[k * n + i] * inverse[k];
   }
   return positive;
@@ -107,8 +113,14 @@ void substitute(int64_t n, const double* factors, const double* inverse, double*
     }
     for (int v = 0; v < NV; ++v) store_raw(b + i * width + 8 * v, sum[v]);
   };
-  for (int64_t i = n - 1; i >= 0; --i) sum_row(i, i + 1, n, 1);
-  for (int64_t i = 0; i < n; ++i) sum_row(i, 0, i, inverse[i]);
+  for (int64_t i = n - 1; i >= 0; --i) {
+    check_in_row(i);
+    sum_row(i, i + 1, n, 1);
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    check_in_row(i);
+    sum_row(i, 0, i, inverse[i]);
+  }
 }
 
 }  // namespace MTLFAST_ISA

@@ -112,6 +112,7 @@ class Tiles {
       for (int64_t I = 0; I < count_ && index < end; ++I) {
         for (int64_t J = I; J < count_ && index < end; ++J, ++index) {
           if (index < begin) continue;
+          check_interrupt();
           const double share = make(b, I, J);
           blocks[I] += 0.5 * share;
           blocks[J] += 0.5 * share;

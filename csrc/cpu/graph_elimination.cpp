@@ -11,9 +11,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <queue>
 #include <utility>
 #include <vector>
+
+#include "interrupt.h"
 
 namespace mtlfast {
 namespace {
@@ -23,6 +26,7 @@ constexpr int64_t kMostCore = 4096;     // unknowns: 128 MiB
 constexpr int64_t kMostTies = 1 << 25;  // in all rows: 512 MiB
 constexpr double kDense = 6;            // unknowns left for each neighbour, where the core begins
 constexpr std::size_t kShort = 64;      // ties of a row that is kept compact
+constexpr int64_t kCheck = 1 << 14;     // ties between two checks for an interrupt
 
 struct Tie {
   int32_t to;
@@ -40,10 +44,18 @@ struct GraphElimination::Parts {
   std::vector<char> gone;          // [n]
   std::vector<std::size_t> whole;  // [n], size of the row when it was last compact
   int64_t ties = 0;                // in all rows
+  int64_t done = 0;                // of ties, since the last check for an interrupt
   // size of its row and an unknown; those that are pushed again are left in the queue
   using Due = std::pair<int64_t, int32_t>;
   std::priority_queue<Due, std::vector<Due>, std::greater<Due>> due;
   bool complete = false, positive = true;
+
+  void count_work(std::size_t ties) {
+    done += int64_t(ties) + 1;
+    if (done < kCheck) return;
+    done = 0;
+    check_interrupt();
+  }
 
   void read(const int64_t* row_ptr, const int32_t* cols, const double* weight, int64_t n,
             double step) {
@@ -56,12 +68,14 @@ struct GraphElimination::Parts {
         if (cols[k] == i || weight[k] == 0) continue;
         row.push_back({cols[k], tie_of(step, weight[k])});
       }
+      count_work(row.size());
     }
   }
 
   // Adds up the ties of a row to the same unknown, and drops those to unknowns that went.
   void compact(int32_t i) {
     auto& row = rows[std::size_t(i)];
+    count_work(row.size());
     std::size_t count = 0;
     for (const Tie& tie : row) {
       int32_t& at = place[std::size_t(tie.to)];
@@ -89,6 +103,7 @@ struct GraphElimination::Parts {
     order.push_back(k);
     inverse.push_back(1 / pivot);
     for (const Tie& tie : row) {
+      count_work(row.size());
       const double f = tie.weight * inverse.back();
       col.push_back(tie.to);
       factor.push_back(f);
@@ -142,10 +157,11 @@ struct GraphElimination::Parts {
 };
 
 GraphElimination::GraphElimination(const int64_t* row_ptr, const int32_t* col,
-                                   const double* weight, int64_t n, double step, double most)
-    : parts_(new Parts) {
-  parts_->read(row_ptr, col, weight, n, step);
-  parts_->run(n, most);
+                                   const double* weight, int64_t n, double step, double most) {
+  std::unique_ptr<Parts> parts(new Parts);  // no destructor is called for what throws here
+  parts->read(row_ptr, col, weight, n, step);
+  parts->run(n, most);
+  parts_ = parts.release();
 }
 
 GraphElimination::~GraphElimination() { delete parts_; }

@@ -12,12 +12,24 @@
 #include <vector>
 
 #include "graph_order.h"
+#include "interrupt.h"
 
 namespace mtlfast {
 namespace {
 
 constexpr int64_t kNear = 1 << 15;         // rows: 8 MiB of 64 float32 columns
 constexpr int64_t kWorthASearch = 1 << 12; // smaller components lie in the cache whatever their order
+constexpr int64_t kCheck = 1 << 12;        // tasks between two checks for an interrupt
+constexpr int64_t kSlice = 1 << 17;        // the same where threads share them
+
+// Calls body(begin, end) for slices of the tasks.
+template <class Body>
+void for_slices(int64_t K, const Body& body) {
+  for (int64_t begin = 0; begin < K; begin += kSlice) {
+    check_interrupt();
+    body(begin, begin + kSlice < K ? begin + kSlice : K);
+  }
+}
 
 // Appends the unvisited tasks that can be reached from `start` to order[count..]; returns the count.
 int64_t search(const int64_t* row_ptr, const int32_t* col, int32_t start, int64_t count,
@@ -26,6 +38,7 @@ int64_t search(const int64_t* row_ptr, const int32_t* col, int32_t start, int64_
   order[count++] = start;
   visited[std::size_t(start)] = 1;
   for (; head < count; ++head) {
+    if (head % kCheck == 0) check_interrupt();
     const int64_t i = order[head], ahead = head + 4 < count ? order[head + 4] : i;
     __builtin_prefetch(row_ptr + ahead);
     for (int64_t k = row_ptr[i]; k < row_ptr[i + 1]; ++k) {
@@ -41,16 +54,20 @@ int64_t search(const int64_t* row_ptr, const int32_t* col, int32_t start, int64_
 
 // Edges whose ends are near each other; place[i] is where task i comes.
 int64_t near_edges(const int64_t* row_ptr, const int32_t* col, int64_t K, const int32_t* place) {
-  int64_t near = 0;
+  int64_t total = 0;
+  for_slices(K, [&](int64_t begin, int64_t end) {
+    int64_t near = 0;
 #pragma omp parallel for schedule(static) reduction(+ : near)
-  for (int64_t i = 0; i < K; ++i) {
-    const int64_t own = place != nullptr ? place[i] : i;
-    for (int64_t k = row_ptr[i]; k < row_ptr[i + 1]; ++k) {
-      const int64_t distance = (place != nullptr ? place[col[k]] : col[k]) - own;
-      near += distance <= kNear && distance >= -kNear;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t own = place != nullptr ? place[i] : i;
+      for (int64_t k = row_ptr[i]; k < row_ptr[i + 1]; ++k) {
+        const int64_t distance = (place != nullptr ? place[col[k]] : col[k]) - own;
+        near += distance <= kNear && distance >= -kNear;
+      }
     }
-  }
-  return near;
+    total += near;
+  });
+  return total;
 }
 
 }  // namespace
@@ -87,14 +104,16 @@ void graph_reorder(const int64_t* row_ptr, const int32_t* col, const void* weigh
     using T = decltype(type);
     const T* from = static_cast<const T*>(weight);
     T* to = static_cast<T*>(new_weight);
+    for_slices(K, [&](int64_t begin, int64_t end) {
 #pragma omp parallel for schedule(static)
-    for (int64_t p = 0; p < K; ++p) {
-      int64_t k = row_ptr[order[p]];
-      for (int64_t at = new_row_ptr[p]; at < new_row_ptr[p + 1]; ++at, ++k) {
-        new_col[at] = col[k];
-        to[at] = from[k];
+      for (int64_t p = begin; p < end; ++p) {
+        int64_t k = row_ptr[order[p]];
+        for (int64_t at = new_row_ptr[p]; at < new_row_ptr[p + 1]; ++at, ++k) {
+          new_col[at] = col[k];
+          to[at] = from[k];
+        }
       }
-    }
+    });
   };
   weight_bytes == 8 ? copy(uint64_t()) : copy(uint32_t());
 }

@@ -8,7 +8,14 @@
 #include <cstddef>
 #include <vector>
 
+#include "interrupt.h"
+
 namespace mtlfast {
+namespace {
+
+constexpr int64_t kCheck = 1 << 12;  // tasks between two checks for an interrupt
+
+}  // namespace
 
 int64_t graph_pieces(const int64_t* row_ptr, const int32_t* col, int64_t K, int64_t* first,
                      int32_t* member) {
@@ -20,6 +27,7 @@ int64_t graph_pieces(const int64_t* row_ptr, const int32_t* col, int64_t K, int6
     return i;
   };
   for (int64_t i = 0; i < K; ++i) {
+    if (i % kCheck == 0) check_interrupt();
     int32_t own = root(int32_t(i));
     for (int64_t k = row_ptr[i]; k < row_ptr[i + 1]; ++k) {
       if (col[k] >= i) continue;  // every pair is stored in both rows
@@ -33,6 +41,7 @@ int64_t graph_pieces(const int64_t* row_ptr, const int32_t* col, int64_t K, int6
   std::vector<int32_t> piece(static_cast<std::size_t>(K));
   for (int64_t i = 0; i <= K; ++i) first[i] = 0;
   for (int64_t i = 0; i < K; ++i) {
+    if (i % kCheck == 0) check_interrupt();
     const int32_t top = root(int32_t(i));
     const int32_t own = piece[std::size_t(i)] = top == i ? int32_t(count++) : piece[std::size_t(top)];
     ++first[own + 1];

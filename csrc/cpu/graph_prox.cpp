@@ -115,6 +115,7 @@ class Eliminated {
     constexpr int64_t width = 8 * NV;
     const GraphElimination& outer = *outer_;
     for (int64_t t = 0; t < outer.count(); ++t) {
+      check_in_row(t);
       const double* const own = b + outer.order()[t] * width;
       for (int64_t e = outer.ptr()[t]; e < outer.ptr()[t + 1]; ++e) {
         add_row(width, outer.factor()[e], own, b + outer.col()[e] * width);
@@ -129,6 +130,7 @@ class Eliminated {
       std::memcpy(b + outer.core()[i] * width, core.get() + i * width, width * sizeof(double));
     }
     for (int64_t t = outer.count() - 1; t >= 0; --t) {
+      check_in_row(t);
       double* const own = b + outer.order()[t] * width;
       for (int64_t j = 0; j < width; ++j) own[j] *= outer.inverse()[t];
       for (int64_t e = outer.ptr()[t]; e < outer.ptr()[t + 1]; ++e) {

@@ -18,18 +18,18 @@ namespace {
 
 constexpr int kMost = 4;  // vectors of a row in registers
 
-// The vectors of a row: in registers for NV > 0, else in memory.
+// The vectors of a row: in registers for NV > 0, else in memory that is given.
 template <class Vec, int NV>
 struct Held {
   Vec x[NV];
-  explicit Held(int64_t) {}
+  explicit Held(Vec*) {}
   MTLFAST_INLINE Vec& operator[](int64_t v) { return x[v]; }
 };
 
 template <class Vec>
 struct Held<Vec, 0> {
-  Scratch<Vec> x;
-  explicit Held(int64_t count) : x(count) {}
+  Vec* const x;
+  explicit Held(Vec* memory) : x(memory) {}
   MTLFAST_INLINE Vec& operator[](int64_t v) { return x[v]; }
 };
 
@@ -135,11 +135,14 @@ double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, 
   const RowChunks chunks(graph.row_ptr, K, d);
   const Real* const weights = static_cast<const Real*>(graph.weight);
   const int64_t E = graph.row_ptr[K], vectors = row.count();
-  Scratch<double> values(chunks.count);
+  // all memory is there before grad is written to; that of a chunk is little against its rows
+  const int64_t held = NV > 0 ? 0 : 2 * vectors;
+  const Scratch<double> values(chunks.count), totals(chunks.count * vectors * N);
+  const Scratch<Vec> memory(chunks.count * held);
   parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
-    Held<Vec, NV> x(vectors), g(vectors);
+    Held<Vec, NV> x(memory.get() + c * held), g(memory.get() + c * held + held / 2);
     for (int64_t v = 0; v < vectors; ++v) g[v] = Vec{};
-    Scratch<double> total(vectors * N);
+    double* const total = totals.get() + c * vectors * N;
     Sum value;
     const int64_t end = chunks.first_row(c + 1);
     for (int64_t p = chunks.first_row(c); p < end; ++p) {

@@ -113,6 +113,7 @@ void gram_unit(const T* w, const Sides& s, int64_t unit, double* gram) {
   const int64_t end = begin + s.unit_rows() < s.p ? begin + s.unit_rows() : s.p;
   std::memset(gram, 0, size_t(s.ld * s.ld) * sizeof(double));
   for (int64_t r = begin; r < end; r += step) {
+    check_interrupt();
     const int64_t count = end - r < step ? end - r : step;
     pack(w, s, r, count, panel);
     add_upper(panel, panel, s.ld, count, gram);
@@ -325,6 +326,7 @@ void for_matrices(int64_t B, const Sides& s, int threads, const Body& body) {
     for (;;) {
       const int64_t b = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (b >= B) return;
+      check_interrupt();
       body(spectra[size_t(worker)], b);
     }
   });

@@ -15,6 +15,36 @@ _LOUD = 16.0  # times rounding
 _LIFTS = (1e-11, 1e-8, 1e-5)  # what helps a diagonal of 1 where rounding made it singular
 
 
+_SLICE = 1 << 22  # of the sides' cubes, in a call of LAPACK: some ten milliseconds
+
+
+def in_slices(function, *batches):
+    """``function`` of batches of matrices ``[K, n, ·]``: a tensor or a tuple of them.
+
+    On the CPU some matrices at a time, for no signal is heard within a call of LAPACK, which for
+    all tasks at once may take seconds. Each matrix is an answer of its own, whatever the cut.
+    """
+    total, n = batches[0].shape[:2]
+    count = max(1, _SLICE // (n**3 + 1024))
+    if total <= count or not batches[0].is_cpu:
+        return function(*batches)
+    outs = None
+    for begin in range(0, total, count):
+        found = function(*(batch[begin : begin + count] for batch in batches))
+        parts = [found] if isinstance(found, torch.Tensor) else found
+        outs = outs or [_batch_like(total, part) for part in parts]
+        for out, part in zip(outs, parts, strict=True):
+            out[begin : begin + count] = part
+    return outs[0] if isinstance(found, torch.Tensor) else tuple(outs)
+
+
+def _batch_like(total, part):
+    """A batch of ``total`` like ``part``, column-major where LAPACK has left it so."""
+    by_columns = part.dim() == 3 and part.mT.is_contiguous() and not part.is_contiguous()
+    out = part.new_empty(total, *(part.mT if by_columns else part).shape[1:])
+    return out.mT if by_columns else out
+
+
 def ratio(part, whole):
     return abs(part) / whole if whole > 0 else (0.0 if part == 0 else float("inf"))
 
@@ -40,19 +70,23 @@ def inverses(matrices, shift=0.0):
             break
         part = M[bad]
         part.diagonal(dim1=1, dim2=2).add_(lift)
-        factor[bad], info = torch.linalg.cholesky_ex(part)
+        factor[bad], info = in_slices(torch.linalg.cholesky_ex, part)
         bad = bad[info != 0]
     if bad.numel():
         raise ValueError(INDEFINITE)
-    inverse = torch.cholesky_inverse(factor)
+    inverse = in_slices(torch.cholesky_inverse, factor)
     inverse = inverse.div_(root[:, :, None]).div_(root[:, None])
     return inverse if inverse.is_contiguous() else inverse.mT  # LAPACK's are column-major
 
 
 def cholesky(M):
     """Factors of matrices with a diagonal of 1, and which of them are singular but for rounding."""
-    factor, info = torch.linalg.cholesky_ex(M)
+    factor, info = in_slices(torch.linalg.cholesky_ex, M)
     return factor, (info != 0) | (factor.diagonal(dim1=1, dim2=2).amin(1).square() < SINGULAR)
+
+
+def lower_solve(factor, right):
+    return torch.linalg.solve_triangular(factor, right, upper=False)
 
 
 def equilibrated(matrices, shift=0.0):
@@ -81,7 +115,7 @@ class Spectral:
         self.many = torch.nonzero(singular)[:, 0]
         if not self.many.numel():
             return
-        self.values, self.vectors = torch.linalg.eigh(M[self.many])
+        self.values, self.vectors = in_slices(torch.linalg.eigh, M[self.many])
         largest = self.values[:, -1:].clamp(min=0)
         self.least = M.shape[-1] * torch.finfo(M.dtype).eps * largest
         if may_be_indefinite and (self.values < -self.least).any():
@@ -89,7 +123,7 @@ class Spectral:
 
     def solve(self, r):
         """M⁻¹r for rows ``[K, n]``."""
-        out = torch.cholesky_solve(r[:, :, None], self.factor)[:, :, 0]
+        out = in_slices(torch.cholesky_solve, r[:, :, None], self.factor)[:, :, 0]
         if self.many.numel():
             along = apply(self.vectors.mT, r[self.many])
             keep = self.values > self.least
@@ -101,7 +135,7 @@ class Spectral:
 
     def energy(self, r):
         """Σ ⟨r, M⁻¹r⟩."""
-        half = torch.linalg.solve_triangular(self.factor, r[:, :, None], upper=False)
+        half = in_slices(lower_solve, self.factor, r[:, :, None])
         parts = half.square().sum((1, 2))
         if self.many.numel():
             along = apply(self.vectors.mT, r[self.many])

@@ -16,7 +16,7 @@ extrapolation, 2018, for dual points by scaling.
 
 import torch
 
-from mtlfast.linear_model._blocks import apply, equilibrated
+from mtlfast.linear_model._blocks import apply, equilibrated, in_slices, lower_solve
 from mtlfast.linear_model._coupling import sets_of
 from mtlfast.linear_model._direct import Direct
 from mtlfast.linear_model._hierarchy import Hierarchy
@@ -82,16 +82,16 @@ class _StiffBlocks:
 
     def __init__(self, gram, ridge):
         matrix, self._root = equilibrated(gram, ridge)
-        factor, info = torch.linalg.cholesky_ex(matrix)
+        factor, info = in_slices(torch.linalg.cholesky_ex, matrix)
         least = factor.diagonal(dim1=1, dim2=2).amin(1).square()
         self._many = torch.nonzero((info != 0) | (least < 1e-6))[:, 0]  # pivots are no eigenvalues
         self._factor = factor
         if self._many.numel():
-            self._values, self._vectors = torch.linalg.eigh(matrix[self._many])
+            self._values, self._vectors = in_slices(torch.linalg.eigh, matrix[self._many])
 
     def split(self, R):
         r, many = R / self._root, self._many
-        half = torch.linalg.solve_triangular(self._factor, r[:, :, None], upper=False)
+        half = in_slices(lower_solve, self._factor, r[:, :, None])
         parts, rest = half.square().sum((1, 2)), torch.zeros_like(R)
         if many.numel():
             along = apply(self._vectors.mT, r[many])

@@ -105,9 +105,9 @@ class MultiTaskClassifier(ClassifierModel):
 
     Args:
         penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
-            unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`, and so is the
-            cost. ``max_iter`` bounds Newton's steps, and the iterations inside each of them; all
-            together take no more than five times as many.
+            unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`, and so are the
+            cost and what Ctrl-C does. ``max_iter`` bounds Newton's steps, and the iterations inside
+            each of them; all together take no more than five times as many.
 
     Attributes: those of :class:`MultiTaskRegressor`, and:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mtlfast._checks import check_grad, check_number, is_several
-from mtlfast._compat import has_hooks
+from mtlfast._compat import copy_each_, has_hooks
 from mtlfast.nn._contract import num_tasks_of, quadratic_of
 from mtlfast.nn._parameters import Parameters
 
@@ -111,10 +111,8 @@ class Regularizer(Parameters, nn.Module):
         W is unchanged when an error is raised. A subclass that can do without a copy of W
         overrides this.
         """
-        several = is_several(W)
         moved = self.prox(W, step)
-        for target, rows in zip(W, moved, strict=True) if several else [(W, moved)]:
-            target.copy_(rows)
+        copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
         return W
 
     def add_grad_(self, grad, W, *, alpha=1.0):
