@@ -24,7 +24,7 @@ nitpick_ignore_regex = [("py:.*", r"(torch|numpy|sklearn)\..*")]  # documented e
 myst_heading_anchors = 3
 
 # scikit-learn makes these in each class, with docstrings that refer to its own pages.
-_routed = "decision_function fit predict predict_log_proba predict_proba score".split()
+_routed = ["decision_function", "fit", "predict", "predict_log_proba", "predict_proba", "score"]
 _made = ["get_metadata_routing", *(f"set_{name}_request" for name in _routed)]
 autodoc_default_options = {"exclude-members": ", ".join(_made)}
 autodoc_inherit_docstrings = False

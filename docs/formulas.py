@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw without a script; Sphinx's own way loads one from afar."""
+"""Formulas as MathML, which browsers draw by themselves; Sphinx's own way loads a script."""
 
 import re
 
