@@ -101,14 +101,15 @@ class MultiTaskClassifier(ClassifierModel):
               + \sum_p R_p(W), \qquad t_r = \pm 1
 
     Two classes are one such problem, with t = 1 for ``classes_[1]``; C > 2 classes are C of them,
-    one class against the rest each. Attributes are those of :class:`MultiTaskRegressor` and more.
+    one class against the rest each. The cost is as in :class:`MultiTaskRegressor`, and attributes
+    are those and more.
 
     Args:
         max_iter: Newton's steps at most, and iterations inside each of them; all together take no
             more than five times as many.
         penalty, fit_intercept, tol, solver, tasks, device: as in :class:`MultiTaskRegressor`.
-        dtype, verbose, warm_start, unknown, task_column, intercept_scale: likewise, and so is the
-            cost.
+        dtype, verbose, warm_start: as in :class:`MultiTaskRegressor`.
+        unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`.
 
     Attributes:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.

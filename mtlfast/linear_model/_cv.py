@@ -102,9 +102,9 @@ class MultiTaskRegressorCV(ChosenModel, SquaresModel):
             one standard error above the smallest, instead of the smallest itself. The standard
             error is that of the mean over the folds of the best penalty.
         random_state: seed of the shuffle inside the tasks; None draws one.
-        fit_intercept, tol, max_iter, solver, tasks, device, dtype: as in
-            :class:`MultiTaskRegressor`.
-        verbose, unknown, task_column, intercept_scale: likewise.
+        fit_intercept, tol, max_iter, solver, tasks: as in :class:`MultiTaskRegressor`.
+        device, dtype, verbose: as in :class:`MultiTaskRegressor`.
+        unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`.
 
     Attributes:
         best_index_, penalty_: the chosen place in the grid, and the penalty there.
@@ -168,9 +168,9 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
             one standard error above the smallest, instead of the smallest itself. The standard
             error is that of the mean over the folds of the best penalty.
         random_state: seed of the shuffle inside tasks and classes; None draws one.
-        fit_intercept, tol, max_iter, solver, tasks, device, dtype: as in
-            :class:`MultiTaskClassifier`.
-        verbose, unknown, task_column, intercept_scale: likewise.
+        fit_intercept, tol, max_iter, solver, tasks: as in :class:`MultiTaskClassifier`.
+        device, dtype, verbose: as in :class:`MultiTaskClassifier`.
+        unknown, task_column, intercept_scale: as in :class:`MultiTaskClassifier`.
 
     Attributes:
         best_index_, penalty_: the chosen place in the grid, and the penalty there.
