@@ -212,7 +212,7 @@ def pairwise_prox(W, step):
 
     Raises:
         TypeError, ValueError: as :func:`pairwise_reg`; a ``step`` that is no number, negative, NaN
-        or infinite.
+            or infinite.
 
     Cost: reads W twice, writes the result once. Deterministic.
 

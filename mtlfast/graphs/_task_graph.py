@@ -83,13 +83,14 @@ class TaskGraph:
     so a graph may be directed and only s_ij = A_ij + A_ji matters. Preparing checks every index
     and weight, sums duplicates, drops self loops, and stores s as symmetric CSR with sorted
     rows. Weights are finite and may be negative. :meth:`groups` is stored in O(K) instead.
+    Attributes are read-only.
 
     Build one with :meth:`from_edges`, :meth:`from_dense`, :meth:`from_sparse`,
     :meth:`from_networkx`, :meth:`knn`, :meth:`chain` or :meth:`groups`. Weights are constants: for
     learnable ones pass the plain tensor to ``graph_reg``. Graphs can be pickled and copied,
     and saved: ``torch.load`` takes them in its default mode.
 
-    Attributes (read-only):
+    Attributes:
         num_tasks: K.
         num_edges: stored entries (i, j), i ≠ j, after duplicates are summed; (i, j) and (j, i)
             count separately, and so do zeros that a sparse form stores.

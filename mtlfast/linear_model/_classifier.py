@@ -101,25 +101,28 @@ class MultiTaskClassifier(ClassifierModel):
               + \sum_p R_p(W), \qquad t_r = \pm 1
 
     Two classes are one such problem, with t = 1 for ``classes_[1]``; C > 2 classes are C of them,
-    one class against the rest each.
+    one class against the rest each. The cost is as in :class:`MultiTaskRegressor`, and attributes
+    are those and more.
 
     Args:
-        penalty, fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, warm_start,
-            unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`, and so are the
-            cost and what Ctrl-C does. ``max_iter`` bounds Newton's steps, and the iterations inside
-            each of them; all together take no more than five times as many.
+        max_iter: Newton's steps at most, and iterations inside each of them; all together take no
+            more than five times as many.
+        penalty, fit_intercept, tol, solver, tasks, device: as in :class:`MultiTaskRegressor`.
+        dtype, verbose, warm_start: as in :class:`MultiTaskRegressor`.
+        unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`.
 
-    Attributes: those of :class:`MultiTaskRegressor`, and:
+    Attributes:
         classes_: NumPy array ``[C]`` of the sorted labels in y with a weight > 0.
         coef_, intercept_: ``[K, d]`` and ``[K]`` for two classes, else ``[K, C, d]`` and
             ``[K, C]``.
-        objective_: the sum over the C problems; ``gap_`` and ``n_iter_``: their largest. Steps are
-            Newton's, each a fit of weighted squares, whose slopes are the dual point behind
-            ``gap_``; with quadratic penalties that is also the gradient in the norm of the inverse
-            Hessian, relative to W in that of the Hessian.
+        objective_: the sum over the C problems.
+        gap_, n_iter_: the largest of the C problems. Steps are Newton's, each a fit of weighted
+            squares, whose slopes are the dual point behind ``gap_``; with quadratic penalties that
+            is also the gradient in the norm of the inverse Hessian, relative to W in that of the
+            Hessian.
 
-    Raises (in ``fit``):
-        ValueError: y is continuous, or all rows are of one class.
+    Raises:
+        ValueError: in ``fit``; y is continuous, or all rows are of one class.
 
     A task whose rows are all of one class has no finite intercept of its own: it takes that of
     all rows together. Data that can be separated have no optimum without a penalty that bounds W:

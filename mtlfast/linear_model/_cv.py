@@ -91,7 +91,7 @@ class MultiTaskRegressorCV(ChosenModel, SquaresModel):
     Each task's rows are spread evenly over the folds, so that a task is missing from a fold only
     where it has fewer rows than folds. In each fold the grid is fitted in its order, with
     statistics computed once and warm starts; the penalty with the smallest mean of the folds'
-    errors is fitted to all rows.
+    errors is fitted to all rows. Attributes are those of :class:`MultiTaskRegressor` and more.
 
     Args:
         penalty_grid: penalties, each as ``penalty`` of :class:`MultiTaskRegressor`; see
@@ -102,18 +102,18 @@ class MultiTaskRegressorCV(ChosenModel, SquaresModel):
             one standard error above the smallest, instead of the smallest itself. The standard
             error is that of the mean over the folds of the best penalty.
         random_state: seed of the shuffle inside the tasks; None draws one.
-        fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, unknown, task_column,
-            intercept_scale: as in :class:`MultiTaskRegressor`.
+        fit_intercept, tol, max_iter, solver, tasks: as in :class:`MultiTaskRegressor`.
+        device, dtype, verbose: as in :class:`MultiTaskRegressor`.
+        unknown, task_column, intercept_scale: as in :class:`MultiTaskRegressor`.
 
     Attributes:
         best_index_, penalty_: the chosen place in the grid, and the penalty there.
         cv_mse_: ``[len(penalty_grid), folds]``, mean squared errors of the rows left out, weighted
             by ``sample_weight``.
-        Further, all of :class:`MultiTaskRegressor`.
 
-    Raises (in ``fit``):
-        TypeError, ValueError: ``cv`` or the grid is not as above; what ``MultiTaskRegressor``
-            raises.
+    Raises:
+        TypeError, ValueError: in ``fit``; ``cv`` or the grid is not as above; what
+            ``MultiTaskRegressor`` raises.
 
     Cost: that of folds + 1 paths. Deterministic for a given ``random_state``.
 
@@ -149,7 +149,7 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
 
     Each task's rows are spread evenly over ``cv`` folds and, as far as that leaves a choice, so are
     those of each class in a task and of each class in all. A class of two or more rows is never
-    left out as a whole.
+    left out as a whole. Attributes are those of :class:`MultiTaskClassifier` and more.
 
     Classes are those of all rows. Of one that the rows of a fold lack, the problem against the rest
     has no row of that class: with free intercepts its solution is a probability of 0, at W = 0 and
@@ -168,18 +168,18 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
             one standard error above the smallest, instead of the smallest itself. The standard
             error is that of the mean over the folds of the best penalty.
         random_state: seed of the shuffle inside tasks and classes; None draws one.
-        fit_intercept, tol, max_iter, solver, tasks, device, dtype, verbose, unknown, task_column,
-            intercept_scale: as in :class:`MultiTaskClassifier`.
+        fit_intercept, tol, max_iter, solver, tasks: as in :class:`MultiTaskClassifier`.
+        device, dtype, verbose: as in :class:`MultiTaskClassifier`.
+        unknown, task_column, intercept_scale: as in :class:`MultiTaskClassifier`.
 
     Attributes:
         best_index_, penalty_: the chosen place in the grid, and the penalty there.
         cv_log_loss_: ``[len(penalty_grid), folds]``, mean log losses of the rows left out, weighted
             by ``sample_weight``.
-        Further, all of :class:`MultiTaskClassifier`.
 
-    Raises (in ``fit``):
-        TypeError, ValueError: ``cv`` or the grid is not as above; what ``MultiTaskClassifier``
-            raises.
+    Raises:
+        TypeError, ValueError: in ``fit``; ``cv`` or the grid is not as above; what
+            ``MultiTaskClassifier`` raises.
 
     Cost: that of folds + 1 paths, each of C problems for C > 2 classes. Deterministic for a given
     ``random_state``.

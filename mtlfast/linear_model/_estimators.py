@@ -130,8 +130,9 @@ class MultiTaskRegressor(SquaresModel):
         n_features_in_, feature_names_in_: the number of columns of X as it was given, that of
             tasks included, and their names in a data frame.
 
-    Raises (in ``fit``):
-        TypeError: entries that are no numbers, a penalty that is no regularizer.
+    Raises:
+        TypeError: in ``fit``, as the others; entries that are no numbers, a penalty that is no
+            regularizer.
         ValueError: ``task_ids`` beside ``task_column``, or a column that X does not have; wrong
             shapes, NaN or Inf (the first such row is named), no rows, no features,
             labels that are missing or not among ``tasks``, weights < 0 or all 0; numbers whose

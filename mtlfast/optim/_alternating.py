@@ -97,12 +97,12 @@ class Alternating(Wrapper):
 
     @property
     def param_groups(self):
-        """The groups of the task optimiser, then those of the relation: a new list of them."""
+        """A new list of the groups of the task optimiser, then those of the relation."""
         return [group for inner in self._optimizers.values() for group in inner.param_groups]
 
     @property
     def state(self):
-        """The states of both, by parameter: a new dict, not to be written to."""
+        """A new dict of the states of both by parameter, not to be written to."""
         return self._merged.state()
 
     @property

@@ -105,7 +105,7 @@ class Proximal(Wrapper):
         For what must see whole gradients before a step, such as clipping: call it once all
         ``backward`` of the step are done, after ``GradScaler.unscale_`` where there is a scaler,
         or in a closure before that returns. A further call before the step adds nothing, unless
-        gradients have been renewed since; :meth:`zero_grad` takes everything back. Gradients
+        gradients have been renewed since; ``zero_grad`` takes everything back. Gradients
         that something else than this optimiser sets to zero *in place* are not noticed.
 
         Example:

@@ -34,7 +34,7 @@ def relations(W, *, names=None):
         names: K distinct names by which tasks are called. Default: ``tasks_``, else 0 … K−1.
 
     Returns:
-        :class:`Relations`; ``print`` it for a summary.
+        :class:`mtlfast.relations.Relations`; ``print`` it for a summary.
 
     Raises:
         TypeError: W is none of these, not floating point (arrays may hold integers), or a name is
@@ -98,7 +98,7 @@ class Relations:
 
     @property
     def rank(self):
-        """The numerical rank of W: singular values above σ₁·max(K, d)·2⁻⁵²."""
+        """The numerical rank of W, its singular values above σ₁·max(K, d)·2⁻⁵²."""
         return len(self.singular_values)
 
     @property
