@@ -311,10 +311,10 @@ def test_native_rooms_do_not_know_each_other():
 
 
 def test_no_torch_and_pybind11_where_python_is_met():
-    for path in sources(".", "cpu", "cuda", "common"):
+    for path in sources(".", "bind", "cpu", "cuda", "common", "kernels"):
         wanted = includes_of(path)
         assert not [i for i in wanted if i.startswith(("torch/", "ATen/", "c10/"))], path
-        if path.name not in ("module.cpp", "python_signals.cpp"):
+        if path.parent.name != "bind" and path.name not in ("module.cpp", "python_signals.cpp"):
             assert not [i for i in wanted if i.startswith(("pybind11", "Python.h"))], path
 
 
@@ -350,25 +350,40 @@ def test_a_kernel_has_the_name_of_its_op(name):
             assert table[name].__name__ == prefix + name
 
 
+def bound_names():
+    texts = [path.read_text() for path in sources("bind")]
+    return set(re.findall(r'm\.def\("(\w+)"', "".join(texts)))
+
+
 def called_kernels():
     texts = (path.read_text() for path in sorted((PACKAGE / "_native").glob("*.py")))
     return {name for text in texts for name in re.findall(r"_native\._C\.(\w+)", text)}
 
 
 def test_kernels_are_bound_under_their_own_names():
-    """Every kernel of mtlfast.h is bound by module.cpp and called in mtlfast/_native."""
-    kernels = re.findall(r"void \(\*(\w+)\)", (ROOT / "csrc/mtlfast.h").read_text())
-    bound = re.findall(r'm\.def\("(\w+)"', (ROOT / "csrc/module.cpp").read_text())
-    assert len(kernels) == len(set(kernels)) > 0
-    assert set(kernels) <= set(bound)
+    """Every kernel of kernels/ is in the list of all, bound, and called in mtlfast/_native."""
+    families = {}
+    for path in sources("kernels"):
+        text, _, listed = path.read_text().partition("#define MTLFAST_")
+        families[path.stem] = re.findall(r"^using (\w+) = void\(", text, re.M)
+        assert listed.startswith(f"{path.stem.upper()}(X) ")
+        assert re.findall(r"\bX\((\w+)\)", listed) == families[path.stem] != []
+    text = (ROOT / "csrc/kernels.h").read_text()
+    assert re.findall(r"^#include \"kernels/(\w+)\.h\"", text, re.M) == sorted(families)
+    assert sorted(re.findall(r"^  MTLFAST_(\w+)\(X\)", text, re.M)) == sorted(
+        map(str.upper, families)
+    )
+    kernels = [name for names in families.values() for name in names]
+    assert len(kernels) == len(set(kernels))
+    assert set(kernels) <= bound_names()
     assert set(kernels) <= called_kernels()
 
 
 def test_cuda_kernels_are_bound_under_their_own_names():
-    """Every function of cuda/kernels.h is bound by module.cpp and called in mtlfast/_native."""
+    """Every function of cuda/kernels.h is bound, and called in mtlfast/_native."""
     text = (ROOT / "csrc/cuda/kernels.h").read_text()
     kernels = {f"cuda_{name}" for name in re.findall(r"^(?:void|int64_t) (\w+)\(", text, re.M)}
-    bound = set(re.findall(r'm\.def\("(cuda_\w+)"', (ROOT / "csrc/module.cpp").read_text()))
+    bound = {name for name in bound_names() if name.startswith("cuda_")}
     called = {name for name in called_kernels() if name.startswith("cuda_")}
     assert kernels
     assert kernels == bound == called

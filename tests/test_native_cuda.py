@@ -28,8 +28,8 @@ class Shim:
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
-        names = re.findall(r"m\.def\(\"cuda_(\w+)\"", (build.ROOT / "csrc/module.cpp").read_text())
-        for name in names:
+        texts = [path.read_text() for path in (build.ROOT / "csrc/bind").glob("*.h")]
+        for name in re.findall(r"m\.def\(\"cuda_(\w+)\"", "".join(texts)):
             setattr(self, f"cuda_{name}", self._function(name))
 
     def __getattr__(self, name):  # kernels for the CPU

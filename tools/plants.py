@@ -216,8 +216,8 @@ def plant(folder):
     for name, (file, old, new, _) in PLANTS.items():
         switched = new.replace("ON", f'::mtlfast::planted("{name}")')
         replace_once(folder / "csrc" / file, old, switched)
-    replace_once(folder / "csrc/mtlfast.h", "#pragma once\n", f"#pragma once\n{SWITCH}")
+    replace_once(folder / "csrc/types.h", "#pragma once\n", f"#pragma once\n{SWITCH}")
     replace_once(
-        folder / "csrc/common/lanes.h", "#pragma once\n", '#pragma once\n#include "mtlfast.h"\n'
+        folder / "csrc/common/lanes.h", "#pragma once\n", '#pragma once\n#include "types.h"\n'
     )
     replace_once(folder / "setup.py", "X86_64 = platform", "X86_64 = False and platform")

@@ -10,7 +10,7 @@
 #include "common/parallel.h"
 #include "common/scalar.h"
 #include "common/stream.h"
-#include "mtlfast.h"
+#include "types.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

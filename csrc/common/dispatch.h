@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/lanes.h"
-#include "mtlfast.h"
+#include "types.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -21,7 +21,7 @@
 #include "common/edges.h"
 #include "cpu/conjugate_rows.h"
 #include "cpu/piece.h"
-#include "graph_elimination.h"
+#include "cpu/graph_elimination.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -6,7 +6,10 @@
 // Bits     each row is summed in the order of its columns, strips of rows in their order.
 #include "common/dispatch.h"
 #include "common/edges.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/dense_graph.h"
+
+MTLFAST_DECLARE(MTLFAST_DENSE_GRAPH)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -1,7 +1,7 @@
 // Picks the widest instruction set that both this binary and this machine have.
 #include <cstring>
 
-#include "mtlfast.h"
+#include "kernels.h"
 
 namespace mtlfast {
 

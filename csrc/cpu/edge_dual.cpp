@@ -6,7 +6,10 @@
 // Traffic  a step reads and writes U once and gathers its rows once more; W stays in the caches.
 // Bits     a task's pairs are summed in their order, chunks of values in chunk order.
 #include "common/edges.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/edge_dual.h"
+
+MTLFAST_DECLARE(MTLFAST_EDGE_DUAL)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

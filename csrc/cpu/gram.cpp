@@ -17,7 +17,10 @@
 //          double; units are added in order. Which way is taken depends on the numbers alone.
 #include "common/dispatch.h"
 #include "cpu/gram_tiles.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/gram.h"
+
+MTLFAST_DECLARE(MTLFAST_GRAM)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

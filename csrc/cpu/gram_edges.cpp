@@ -13,7 +13,10 @@
 #include "common/dispatch.h"
 #include "common/gram_matrix.h"
 #include "common/grouped.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/gram.h"
+
+MTLFAST_DECLARE(MTLFAST_GRAM)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

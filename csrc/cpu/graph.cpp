@@ -11,7 +11,10 @@
 #include "common/dispatch.h"
 #include "common/edges.h"
 #include "common/stream.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/graph.h"
+
+MTLFAST_DECLARE(MTLFAST_GRAPH)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

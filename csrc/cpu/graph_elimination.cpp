@@ -6,7 +6,7 @@
 //          against what is left, the rest is a dense system.
 // Cost     Σ m² for what went; a forest costs its edges, n points of a plane about n^1.5.
 // Bits     serial, and in an order that the graph alone decides.
-#include "graph_elimination.h"
+#include "cpu/graph_elimination.h"
 
 #include <algorithm>
 #include <cstddef>

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "graph_order.h"
+#include "cpu/graph_order.h"
 #include "interrupt.h"
 
 namespace mtlfast {

@@ -3,7 +3,7 @@
 // Plan     a forest in which every task points towards the smallest of its piece: an edge joins two
 //          trees under the smaller root, and paths are halved on the way up. Then a counting sort.
 // Cost     one pass over the edges, each of them once; serial, so the same on every machine.
-#include "graph_pieces.h"
+#include "cpu/graph_pieces.h"
 
 #include <cstddef>
 #include <vector>

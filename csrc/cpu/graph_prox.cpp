@@ -10,8 +10,11 @@
 #include "common/dispatch.h"
 #include "cpu/conjugate_gradients.h"
 #include "cpu/elimination.h"
-#include "cpu/kernels.h"
-#include "graph_elimination.h"
+#include "cpu/declare.h"
+#include "kernels/graph_prox.h"
+#include "cpu/graph_elimination.h"
+
+MTLFAST_DECLARE(MTLFAST_GRAPH_PROX)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -10,7 +10,10 @@
 // Bits     each row is summed in the order of its columns, chunk values in chunk order.
 #include "common/dispatch.h"
 #include "common/edges.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/graph_total_variation.h"
+
+MTLFAST_DECLARE(MTLFAST_GRAPH_TOTAL_VARIATION)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -8,7 +8,10 @@
 #include "common/centered.h"
 #include "common/dispatch.h"
 #include "common/edges.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/group.h"
+
+MTLFAST_DECLARE(MTLFAST_GROUP)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

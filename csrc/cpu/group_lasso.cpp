@@ -10,7 +10,10 @@
 // Bits     the cut depends on K and d alone, so any thread count gives the same bits.
 #include "common/centered.h"
 #include "common/dispatch.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/group_lasso.h"
+
+MTLFAST_DECLARE(MTLFAST_GROUP_LASSO)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

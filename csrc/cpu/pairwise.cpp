@@ -9,7 +9,10 @@
 //          kept as hi + lo: w − hi − lo is right to the last bits also when all rows nearly agree.
 #include "common/centered.h"
 #include "common/dispatch.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/pairwise.h"
+
+MTLFAST_DECLARE(MTLFAST_PAIRWISE)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

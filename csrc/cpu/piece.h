@@ -7,7 +7,7 @@
 
 #include "common/lanes.h"
 #include "common/parallel.h"
-#include "mtlfast.h"
+#include "types.h"
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

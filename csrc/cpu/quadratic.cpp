@@ -9,7 +9,16 @@
 //          kernels one after the other, where W is no 16-bit type.
 #include "common/dispatch.h"
 #include "common/parallel.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/graph.h"
+#include "kernels/pairwise.h"
+#include "kernels/quadratic.h"
+#include "kernels/ridge.h"
+
+MTLFAST_DECLARE(MTLFAST_GRAPH)
+MTLFAST_DECLARE(MTLFAST_PAIRWISE)
+MTLFAST_DECLARE(MTLFAST_QUADRATIC)
+MTLFAST_DECLARE(MTLFAST_RIDGE)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -8,7 +8,10 @@
 // Bits     the cut depends on n alone, so any thread count gives the same bits.
 #include "common/centered.h"
 #include "common/dispatch.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "kernels/ridge.h"
+
+MTLFAST_DECLARE(MTLFAST_RIDGE)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -11,7 +11,11 @@
 // Each matrix is scaled by the power of two that brings its largest entry into [½, 1): nothing over-
 // or underflows, and f(2ᵏw) = 2ᵏf(w) to the bit.
 #include "common/batch.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "cpu/trace_norm_routes.h"
+#include "kernels/trace_norm.h"
+
+MTLFAST_DECLARE(MTLFAST_TRACE_NORM)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -15,7 +15,11 @@
 #include "common/batch.h"
 #include "common/eigen.h"
 #include "common/product.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "cpu/trace_norm_routes.h"
+#include "kernels/trace_norm.h"
+
+MTLFAST_DECLARE(MTLFAST_TRACE_NORM)
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

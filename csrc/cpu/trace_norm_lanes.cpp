@@ -8,7 +8,9 @@
 // Traffic: w is read once, the result written once; a group lives in L2.
 #include "common/batch.h"
 #include "common/eigen_lanes.h"
-#include "cpu/kernels.h"
+#include "cpu/declare.h"
+#include "cpu/trace_norm_routes.h"
+
 
 namespace mtlfast {
 namespace MTLFAST_ISA {

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "cuda/launch.h"
-#include "mtlfast.h"
+#include "types.h"
 
 namespace mtlfast {
 namespace cuda {

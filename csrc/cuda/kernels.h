@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "mtlfast.h"
+#include "types.h"
 
 namespace mtlfast {
 namespace cuda {
@@ -94,7 +94,7 @@ void trace_norm_prox(DType, const void* w /*[B, m, n]*/, const double* threshold
                      int64_t m, int64_t n, void* out /*[B, m, n]*/, Stream);
 
 // X with (I + 4·step·L) X = W, L the Laplacian of (A + Aᵀ)/2, for the connected pieces of at most 64
-// tasks, by elimination; the graph as mtlfast.h has it, by pieces, weight in double.
+// tasks, by elimination; the graph as types.h has it, by pieces, weight in double.
 // indefinite[p] = 1 where the matrix of piece p is not positive definite, else 0. Rows of larger
 // pieces are not written.
 void graph_prox_small(DType, const void* w /*[K, d]*/, Graph, const int64_t* first /*[count + 1]*/,
