@@ -1,4 +1,4 @@
-"""The house keeps its rules: who imports whom, one name in every room, complete docstrings."""
+"""The layout keeps its rules: who imports whom, one name in every folder, complete docstrings."""
 
 import ast
 import graphlib
@@ -390,11 +390,11 @@ def test_cuda_kernels_are_bound_under_their_own_names():
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_a_regularizer_has_its_file_in_each_room(name):
+def test_a_regularizer_has_its_file_in_each_folder(name):
     """`git ls-files | grep <name>` lists the whole feature."""
-    rooms = [f"{folder}{name}.py" for folder in ("mtlfast/", "mtlfast/reference/", "tests/test_")]
-    rooms.append(f"csrc/cpu/{name}.cpp")
-    assert [room for room in rooms if not (ROOT / room).is_file()] == []
+    files = [f"{folder}{name}.py" for folder in ("mtlfast/", "mtlfast/reference/", "tests/test_")]
+    files.append(f"csrc/cpu/{name}.cpp")
+    assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def test_all_resolves():

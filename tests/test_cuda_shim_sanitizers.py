@@ -1,19 +1,19 @@
 """The CUDA kernels on the host under AddressSanitizer, UBSan and ThreadSanitizer."""
 
 import pytest
-from cuda_shim import build, mutants
+from cuda_shim import build, planted_bugs
 
 pytestmark = pytest.mark.skipif(bool(build.why_not()), reason=build.why_not())
 
 
 @pytest.mark.parametrize(
     ("sanitize", "table"),
-    [("address,undefined", mutants.MUTANTS), ("thread", mutants.RACES)],
+    [("address,undefined", planted_bugs.BUGS), ("thread", planted_bugs.RACES)],
     ids=["address", "thread"],
 )
 def test_sanitizers_and_planted_bugs(sanitize, table, tmp_path):
     """The sanitizers have nothing to say, unless a bug is planted."""
-    csrc, flags = mutants.plant(build.ROOT / "csrc", tmp_path, table)
+    csrc, flags = planted_bugs.plant(build.ROOT / "csrc", tmp_path, table)
     done = build.run_sanitized(build.build(tmp_path, csrc, sanitize, flags), sanitize)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr[-5000:]

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from plants import PLANTS, plant
+from planted_bugs import BUGS, plant
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -266,7 +266,7 @@ def exercise_plants():
 
     torch.set_num_threads(1)
     unnoticed = []
-    for name in [*PLANTS, "none"]:
+    for name in [*BUGS, "none"]:
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
@@ -283,7 +283,7 @@ def exercise_plants():
         if name == "none":
             assert not failed, f"a report without a planted bug:\n{report[:3000]}"
             continue
-        expected = PLANTS[name][3]
+        expected = BUGS[name][3]
         found = re.search(expected, report)
         if not (failed and found):
             unnoticed.append(f"unnoticed: {name}\n{report[:3000]}")
@@ -332,18 +332,18 @@ def run(folder, part):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", choices=["kernels", "plants"], help=argparse.SUPPRESS)
-    parser.add_argument("--only", choices=["kernels", "plants"], help="one half")
+    parser.add_argument("--child", choices=["kernels", "bugs"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["kernels", "bugs"], help="one half")
     args = parser.parse_args()
     if args.child:
         exercise_all() if args.child == "kernels" else exercise_plants()
         return
-    for part in ("kernels", "plants"):
+    for part in ("kernels", "bugs"):
         if args.only not in (None, part):
             continue
         with tempfile.TemporaryDirectory(prefix="mtlfast-sanitize-") as name:
             folder = make_copy(Path(name))
-            if part == "plants":
+            if part == "bugs":
                 plant(folder)
             start = time.monotonic()
             build(folder)

@@ -12,7 +12,7 @@ from functools import partial
 
 from cuda_shim import dense_graph, gram, graph, graph_prox, group, pairwise, trace_norm
 from cuda_shim.kernels import ELEMENTS, SCHEDULES, Kernels, ShimError, same_bits
-from cuda_shim.mutants import MUTANTS, RACES
+from cuda_shim.planted_bugs import BUGS, RACES
 
 SECONDS = 60  # until a run that hangs is ended
 
@@ -152,9 +152,9 @@ def run_planted(kernels, run, number, file):
 
 def main(path, sanitize):
     kernels = Kernels(path)
-    run, mutants = (run_threads, RACES) if sanitize == "thread" else (run_checks, MUTANTS)
+    run, bugs = (run_threads, RACES) if sanitize == "thread" else (run_checks, BUGS)
     run(kernels)
-    for number, (name, (file, _, _, expected)) in enumerate(mutants.items(), 1):
+    for number, (name, (file, _, _, expected)) in enumerate(bugs.items(), 1):
         report = run_planted(kernels, run, number, file)
         found = report and re.search(expected, report)
         sys.stdout.write(f"{found[0] if found else f'UNNOTICED {report}'}: {name}\n")

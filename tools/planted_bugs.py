@@ -11,7 +11,7 @@ STACK = "stack-buffer-overflow|out of bounds|insufficient space"  # whichever ch
 
 # name → (file, text, the same text with the bug, what a sanitizer must say, as a pattern). ON is
 # true when the bug is switched on.
-PLANTS = {
+BUGS = {
     "read past the last row": (
         "common/edges.h",
         "return p + Lanes::N <= end ?",
@@ -213,7 +213,7 @@ def replace_once(path, old, new):
 
 def plant(folder):
     """All bugs in one build, each behind its switch; one instruction set is enough here."""
-    for name, (file, old, new, _) in PLANTS.items():
+    for name, (file, old, new, _) in BUGS.items():
         switched = new.replace("ON", f'::mtlfast::planted("{name}")')
         replace_once(folder / "csrc" / file, old, switched)
     replace_once(folder / "csrc/types.h", "#pragma once\n", f"#pragma once\n{SWITCH}")

@@ -16,7 +16,7 @@ RACE = "data race"
 
 # name → (file, text, the same text with the bug, what must be reported, as a pattern). ON is true
 # when the bug is switched on.
-MUTANTS = {
+BUGS = {
     "no barrier before partial sums are read": (
         "reduce.h",
         f"warp_sum[threadIdx.x / kLanes] = x;\n  {BARRIER}",
@@ -600,11 +600,11 @@ RACES = {
 }
 
 
-def plant(csrc, folder, mutants):
+def plant(csrc, folder, bugs):
     """A copy of ``csrc`` with every one of these bugs in it, and the flags to compile it with."""
     copy = folder / "csrc"
     shutil.copytree(csrc, copy)
-    for number, (name, (file, old, new, _)) in enumerate(mutants.items(), 1):
+    for number, (name, (file, old, new, _)) in enumerate(bugs.items(), 1):
         path = copy / "cuda" / file
         text = path.read_text()
         if text.count(old) != 1:
