@@ -1,5 +1,7 @@
 """Jobs of the pairwise distance, and what one would write instead."""
 
+import functools
+
 import floor
 import torch
 from timing import Job, compiled, gradient_of
@@ -144,3 +146,9 @@ def overhead():
         leaf.grad = None
 
     return {"no grad": lambda: pairwise_reg(W), "with backward": backward}
+
+
+def curve_case(name):
+    """The maker of a job of the memory curve, by its name: for memory.py."""
+    num_tasks = int(name.removeprefix("curve ").replace(",", ""))
+    return functools.partial(value_and_gradient, num_tasks, 64, compile=False)

@@ -43,7 +43,7 @@ def measure(name, way, threads=2, timeout=240):
 def main():
     import torch
     from jobs import CASES
-    from run import curve_case
+    from jobs_pairwise import curve_case
 
     name, way, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))

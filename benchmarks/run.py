@@ -8,7 +8,6 @@ goes on. results/results.json is written after every case, so that nothing is lo
 """
 
 import argparse
-import functools
 import json
 import math
 import os
@@ -142,12 +141,6 @@ def same_bits(num_tasks):
         same[name] = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     torch.set_num_threads(kept)
     return same
-
-
-def curve_case(name):
-    """The maker of a job of the memory curve, by its name: for memory.py."""
-    num_tasks = int(name.removeprefix("curve ").replace(",", ""))
-    return functools.partial(jobs_pairwise.value_and_gradient, num_tasks, 64, compile=False)
 
 
 def time_curve(sizes, budget):
