@@ -1,11 +1,14 @@
 # One line a target; PYTHON picks the interpreter.
 PYTHON ?= python
 
-.PHONY: build test lint docs links sanitize cuda gpu bench ci
+.PHONY: build compdb test quick lint format docs links sanitize cuda gpu bench ci
 
 build:    ; $(PYTHON) setup.py -q build_ext --inplace
+compdb:   build ; $(PYTHON) -m ninja -C $(or $(MTLFAST_OBJECTS),$(firstword $(wildcard build/temp*/mtlfast))) -t compdb compile > compile_commands.json
 test:     ; $(PYTHON) -m pytest
-lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+quick:    ; $(PYTHON) -m pytest -q tests/test_architecture.py tests/test_errors.py tests/test_contracts_values.py -k "architecture or errors or pairwise_reg"
+lint:     ; $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) tools/format_cpp.py --check
+format:   ; $(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format . && $(PYTHON) tools/format_cpp.py
 docs:     ; rm -rf build/docs && $(PYTHON) -m sphinx -Wq --keep-going -d build/docs/pages docs build/docs/html && $(PYTHON) -m zipfile -c build/docs/mtlfast-docs.zip build/docs/html
 links:    ; $(PYTHON) -m sphinx -Wq -b linkcheck -d build/docs/pages docs build/docs/links
 sanitize: ; $(PYTHON) tools/sanitize.py

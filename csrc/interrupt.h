@@ -51,7 +51,9 @@ class Stop {
   Stop(const Stop&) = delete;
   Stop& operator=(const Stop&) = delete;
 
-  __attribute__((always_inline)) bool is_met() const { return __atomic_load_n(&met_, __ATOMIC_RELAXED); }
+  __attribute__((always_inline)) bool is_met() const {
+    return __atomic_load_n(&met_, __ATOMIC_RELAXED);
+  }
   void keep();   // the exception that is being handled, if it is the first
   void raise();  // by the thread that began the region, at its end
 

@@ -15,18 +15,18 @@
 #include "kernels/ridge.h"
 #include "kernels/trace_norm.h"
 
-#define MTLFAST_KERNELS(X) \
-  MTLFAST_PAIRWISE(X) \
-  MTLFAST_RIDGE(X) \
-  MTLFAST_GRAPH(X) \
-  MTLFAST_DENSE_GRAPH(X) \
-  MTLFAST_QUADRATIC(X) \
+#define MTLFAST_KERNELS(X)         \
+  MTLFAST_PAIRWISE(X)              \
+  MTLFAST_RIDGE(X)                 \
+  MTLFAST_GRAPH(X)                 \
+  MTLFAST_DENSE_GRAPH(X)           \
+  MTLFAST_QUADRATIC(X)             \
   MTLFAST_GRAPH_TOTAL_VARIATION(X) \
-  MTLFAST_EDGE_DUAL(X) \
-  MTLFAST_GRAM(X) \
-  MTLFAST_GROUP_LASSO(X) \
-  MTLFAST_GROUP(X) \
-  MTLFAST_GRAPH_PROX(X) \
+  MTLFAST_EDGE_DUAL(X)             \
+  MTLFAST_GRAM(X)                  \
+  MTLFAST_GROUP_LASSO(X)           \
+  MTLFAST_GROUP(X)                 \
+  MTLFAST_GRAPH_PROX(X)            \
   MTLFAST_TRACE_NORM(X)
 
 namespace mtlfast {

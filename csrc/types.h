@@ -19,9 +19,9 @@ enum class Plus : int { nothing = 0, mean = 1, out = 2 };
 // is that of task order[p], or of task p.
 // `weight` is s_ij = A_ij + A_ji in W's arithmetic type (double for float64, else float).
 struct Graph {
-  const int64_t* row_ptr;  // [K + 1]
-  const int32_t* col;      // [row_ptr[K]]
-  const void* weight;      // [row_ptr[K]]
+  const int64_t* row_ptr;          // [K + 1]
+  const int32_t* col;              // [row_ptr[K]]
+  const void* weight;              // [row_ptr[K]]
   const int32_t* order = nullptr;  // [K], a permutation, or null
 };
 

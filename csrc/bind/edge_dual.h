@@ -12,8 +12,7 @@ mtlfast::Pairs pairs(Address out_ptr, Address dst, Address in_ptr, Address in_ed
 
 void edge_dual_step(Address u, Address former, Address w, Address out_ptr, Address dst,
                     Address in_ptr, Address in_edge, Address radius, Address length, int64_t K,
-                    int64_t d, int64_t E, double momentum, double scale, Address out,
-                    int threads) {
+                    int64_t d, int64_t E, double momentum, double scale, Address out, int threads) {
   call(kernels->edge_dual_step, required<const double>(u, E), required<double>(former, E),
        required<const double>(w), pairs(out_ptr, dst, in_ptr, in_edge, size(E)),
        required<const double>(radius, E), optional<const double>(length), size(K), size(d),

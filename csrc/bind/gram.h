@@ -37,8 +37,7 @@ int64_t edge_sum_workspace(int64_t M, int64_t d) {
 }
 
 void edge_sum(int type, Address w, Address task, Address other, Address weight, int64_t M,
-              int64_t d, double factor, Address out, Address workspace, int device,
-              Address stream) {
+              int64_t d, double factor, Address out, Address workspace, int device, Address stream) {
   call(mtlfast::cuda::edge_sum, dtype(type), required(w), required<const int64_t>(task),
        required<const int64_t>(other), required(weight), size(M), size(d), factor,
        required<double>(out), required(workspace), Stream{device, optional(stream)});

@@ -26,8 +26,8 @@ void graph_value(int type, Address w, Address row_ptr, Address col, Address weig
              add, threads, mtlfast::Affine{});
 }
 
-void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
-                   Address out, int threads) {
+void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d, Address out,
+                   int threads) {
   call(kernels->edge_distance, dtype(type), required(w), required<const int64_t>(src),
        required<const int64_t>(dst), size(E), size(d), required(out), threads);
 }
@@ -61,8 +61,8 @@ void graph_value(int type, Address w, Address row_ptr, Address col, Address weig
        Stream{device, optional(stream)});
 }
 
-void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d,
-                   Address out, int device, Address stream) {
+void edge_distance(int type, Address w, Address src, Address dst, int64_t E, int64_t d, Address out,
+                   int device, Address stream) {
   call(mtlfast::cuda::edge_distance, dtype(type), required(w), required<const int64_t>(src),
        required<const int64_t>(dst), size(E), size(d), required(out),
        Stream{device, optional(stream)});

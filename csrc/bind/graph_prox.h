@@ -33,8 +33,7 @@ void graph_prox_small(int type, Address w, Address row_ptr, Address col, Address
 }
 
 mtlfast::cuda::ProxSystem prox_system(Address row_ptr, Address col, Address weight, Address member,
-                                      int64_t K, int64_t d, int64_t E, double step,
-                                      Address state) {
+                                      int64_t K, int64_t d, int64_t E, double step, Address state) {
   mtlfast::Graph rows = graph(row_ptr, col, weight);
   rows.order = optional<const int32_t>(member);
   return {rows, size(K), size(d), size(E), step, required(state)};

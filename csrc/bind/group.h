@@ -12,8 +12,8 @@ void group_value(int type, Address w, Address ptr, Address member, int64_t G, in
        scale, threads);
 }
 
-void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int64_t d,
-                double step, Address out, int threads) {
+void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int64_t d, double step,
+                Address out, int threads) {
   call(kernels->group_prox, dtype(type), required(w), required<const int64_t>(ptr),
        required<const int64_t>(member), size(G), size(d), step, required(out), threads);
 }

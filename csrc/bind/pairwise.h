@@ -8,8 +8,8 @@ namespace {
 void pairwise_value(int type, Address w, int64_t K, int64_t d, Address value, Address mean,
                     int threads) {
   double result;
-  call(kernels->pairwise_value, dtype(type), required(w), size(K), size(d), &result,
-       required(mean), threads);
+  call(kernels->pairwise_value, dtype(type), required(w), size(K), size(d), &result, required(mean),
+       threads);
   store(dtype(type), value, result);
 }
 

@@ -46,9 +46,8 @@ void trace_norm_value(int type, Address w, int64_t B, int64_t m, int64_t n, Addr
 
 void trace_norm_prox(int type, Address w, Address threshold, int64_t B, int64_t m, int64_t n,
                      Address out, int device, Address stream) {
-  call(mtlfast::cuda::trace_norm_prox, dtype(type), required(w),
-       required<const double>(threshold), size(B), size(m), size(n), required(out),
-       Stream{device, optional(stream)});
+  call(mtlfast::cuda::trace_norm_prox, dtype(type), required(w), required<const double>(threshold),
+       size(B), size(m), size(n), required(out), Stream{device, optional(stream)});
 }
 
 }  // namespace cuda

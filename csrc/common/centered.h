@@ -15,13 +15,13 @@
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kPanel = 2048;      // columns of a work unit: its shift and sums stay in L1
-constexpr int64_t kBlock = 1 << 16;   // elements of a block: it stays in L2
-constexpr int64_t kBlockRows = 256;   // least rows of a block, bounds the memory for block means
-constexpr int64_t kPad = 16;          // zeros behind the shift, so that a part vector adds nothing
-constexpr int kStripVectors = 8;      // columns whose sums are held in registers
-constexpr int64_t kRun = 64;          // rows summed in W's arithmetic type
-constexpr int64_t kRowsAhead = 8;     // rows between the one prefetched and the one read
+constexpr int64_t kPanel = 2048;     // columns of a work unit: its shift and sums stay in L1
+constexpr int64_t kBlock = 1 << 16;  // elements of a block: it stays in L2
+constexpr int64_t kBlockRows = 256;  // least rows of a block, bounds the memory for block means
+constexpr int64_t kPad = 16;         // zeros behind the shift, so that a part vector adds nothing
+constexpr int kStripVectors = 8;     // columns whose sums are held in registers
+constexpr int64_t kRun = 64;         // rows summed in W's arithmetic type
+constexpr int64_t kRowsAhead = 8;    // rows between the one prefetched and the one read
 
 // How many short rows make one long row of at most a strip: whole vectors where possible.
 template <class T>
@@ -222,10 +222,8 @@ inline double centred_squares(const Rows& row, int64_t K, int64_t d, int64_t fol
   const int64_t least = kBlock / panel > kBlockRows ? kBlock / panel : kBlockRows;
   const int64_t block_rows = ceil_div(least, fold) * fold;
   const int64_t blocks = ceil_div(K, block_rows);
-  const auto rows_of = [&](int64_t b) {
-    return b + 1 < blocks ? block_rows : K - b * block_rows;
-  };
-  Scratch<Real> origin(d);                   // row 0
+  const auto rows_of = [&](int64_t b) { return b + 1 < blocks ? block_rows : K - b * block_rows; };
+  Scratch<Real> origin(d);  // row 0
   widen_row<T>(row(0), d, origin.get());
   Scratch<double> offset(blocks * d);        // [blocks, d], block mean − row 0
   Scratch<double> squares(blocks * panels);  // [blocks, panels]

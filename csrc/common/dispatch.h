@@ -8,7 +8,9 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 
 template <class T>
-struct Type { using type = T; };
+struct Type {
+  using type = T;
+};
 
 template <class Body>
 inline void with_type(DType dtype, const Body& body) {

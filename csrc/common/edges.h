@@ -73,7 +73,8 @@ inline void add_edges_of_panel(const PanelView<T>& view, const Edges& edges, int
   using Real = typename Lanes::Real;
   constexpr int N = Lanes::N;
   const auto load = [&](const T* row, int v) __attribute__((always_inline)) {
-    return TAIL && v == NV - 1 ? view.template load<true>(row, v) : view.template load<false>(row, v);
+    return TAIL && v == NV - 1 ? view.template load<true>(row, v)
+                               : view.template load<false>(row, v);
   };
   Vec wi[NV], g[NV], q[NV];
   for (int v = 0; v < NV; ++v) {
@@ -131,9 +132,9 @@ template <class T, bool GRAD, class Edges>
 inline void add_edges(const PanelView<T>& view, const Edges& edges, int64_t i, int64_t begin,
                       int64_t end, typename Lane<T>::Real* grad, double* value_lanes) {
   const bool tail = view.width % Lane<T>::N != 0;
-#define MTLFAST_PANEL(NV)                                                                  \
-  case NV:                                                                                 \
-    tail ? add_edges_of_panel<T, NV, true, GRAD>(view, edges, i, begin, end, grad, value_lanes) \
+#define MTLFAST_PANEL(NV)                                                                         \
+  case NV:                                                                                        \
+    tail ? add_edges_of_panel<T, NV, true, GRAD>(view, edges, i, begin, end, grad, value_lanes)   \
          : add_edges_of_panel<T, NV, false, GRAD>(view, edges, i, begin, end, grad, value_lanes); \
     break;
   switch (view.vectors()) {

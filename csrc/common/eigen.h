@@ -42,8 +42,8 @@ class Eigen {
 
  private:
   static constexpr int kMaxIterations = 60;  // per eigenvalue; 1 to 3 are needed
-  double *e_, *tau_;       // [ld] between i − 1 and i; the factor of reflector i
-  double *v_, *w_, *p_;    // [ld]
+  double *e_, *tau_;                         // [ld] between i − 1 and i; the factor of reflector i
+  double *v_, *w_, *p_;                      // [ld]
 
   static MTLFAST_INLINE F64 at(const double* p) { return load_raw<F64>(p); }
   static MTLFAST_INLINE double magnitude(double x) { return x < 0 ? -x : x; }

@@ -67,9 +67,9 @@ class EigenLanes {
   using Mask = Jacobi<double>::Mask;
   static constexpr int kMaxIterations = 60;  // per eigenvalue; 1 to 4 are needed
   static constexpr int kRows = 4;            // of q, turned together
-  F64 *e_, *tau_;           // [n] between i − 1 and i; the factor of reflector i
-  F64 *v_, *w_, *p_;        // [n]
-  F64 *c_, *s_;             // [n] rotations of a sweep
+  F64 *e_, *tau_;                            // [n] between i − 1 and i; the factor of reflector i
+  F64 *v_, *w_, *p_;                         // [n]
+  F64 *c_, *s_;                              // [n] rotations of a sweep
 
   static MTLFAST_INLINE F64 root(F64 x) { return MTLFAST_ISA::root<double>(x); }
   static MTLFAST_INLINE F64 magnitude(F64 x) { return x < F64{} ? -x : x; }
@@ -197,7 +197,8 @@ class EigenLanes {
       const Mask in = active & (m > Mask{} + i);
       const F64 f = s * e_[i], b = c * e_[i], below = d[i + 1];
       const F64 square = f * f + g * g;
-      const Mask lost = in & (Mask)(square < zero + 1e-290), go = in & ~lost;  // nothing left to turn
+      const Mask lost = in & (Mask)(square < zero + 1e-290),
+                 go = in & ~lost;  // nothing left to turn
       r = root(square);
       const F64 inverse = r * (1 / square);  // the division does not wait for the root
       s = go ? f * inverse : s;

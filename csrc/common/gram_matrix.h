@@ -8,10 +8,10 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 
 constexpr int64_t kTileColumns = 8 * kTileVectors;
-constexpr int64_t kGramUnits = 32;   // at most
-constexpr int64_t kGramRows = 256;   // of a unit, at least
-constexpr int64_t kGramBlock = 128;  // columns of a block of WᵀW
-constexpr int64_t kPanelRows = 32;   // of W, in double, behind a block
+constexpr int64_t kGramUnits = 32;                 // at most
+constexpr int64_t kGramRows = 256;                 // of a unit, at least
+constexpr int64_t kGramBlock = 128;                // columns of a block of WᵀW
+constexpr int64_t kPanelRows = 32;                 // of W, in double, behind a block
 constexpr int64_t kCheckedRows = 16 * kPanelRows;  // between two checks for an interrupt
 
 // W in the arithmetic type with zeros behind its last column: [K][ld]. In huge pages, where W may

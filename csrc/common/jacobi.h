@@ -39,8 +39,8 @@ struct Jacobi<double> {
   static MTLFAST_INLINE double root(double x) { return __builtin_sqrt(x); }
 };
 
-constexpr int64_t kLongColumns = 4096;  // from here on a pair takes long enough to be interrupted behind it
-constexpr int64_t kColumns = 4;   // block of columns: 4×4 independent pairs, which stay in L1
+constexpr int64_t kLongColumns = 4096;  // from here on a pair is long: it may be interrupted
+constexpr int64_t kColumns = 4;         // block of columns: 4×4 independent pairs, which stay in L1
 
 template <class Real, class Mask = typename Jacobi<Real>::Mask, class Vec>
 MTLFAST_INLINE Vec select(Mask mask, Vec yes, Vec no) {
@@ -88,8 +88,7 @@ MTLFAST_INLINE bool turn(Vec* x, Vec* y, Vec* a, Vec* b, int64_t p) {
   const Vec gap = old_b - old_a, twice = d + d;
   const Mask falling = (Mask)(gap < Vec{});
   const Vec width = select<Real>(falling, -gap, gap) + root<Real>(gap * gap + twice * twice);
-  const Vec tangent =
-      select<Real>(turned, select<Real>(falling, -twice, twice) / width, Vec{});
+  const Vec tangent = select<Real>(turned, select<Real>(falling, -twice, twice) / width, Vec{});
   // c = 1/√(1+t²) without a bias: see find_rotation
   const Vec r = root<Real>(Real(1) + tangent * tangent), inverse = Real(1) / (r * (Real(1) + r));
   const Vec c = Real(1) - tangent * tangent * inverse, s = tangent * ((Real(1) + r) * inverse);

@@ -20,8 +20,12 @@ using U64 = uint64_t __attribute__((vector_size(64)));
 using U32 = uint32_t __attribute__((vector_size(64)));
 using U16 = uint16_t __attribute__((vector_size(32)));
 
-struct BFloat16 { uint16_t bits; };
-struct Float16 { uint16_t bits; };
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
 
 template <class V, class T>
 MTLFAST_INLINE V load_raw(const T* p) {

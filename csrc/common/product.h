@@ -24,7 +24,9 @@ MTLFAST_INLINE F64 load_wide(const float* p) {
   return __builtin_convertvector(load_raw<Half>(p), F64);
 }
 MTLFAST_INLINE void store_narrow(double* p, F64 x) { store_raw(p, x); }
-MTLFAST_INLINE void store_narrow(float* p, F64 x) { store_raw(p, __builtin_convertvector(x, Half)); }
+MTLFAST_INLINE void store_narrow(float* p, F64 x) {
+  store_raw(p, __builtin_convertvector(x, Half));
+}
 
 // c [J, V vectors] += Σ_{r < rows} a[r, j] b[r, :] where a is [rows][lda]: the rows of aᵀb.
 template <int J, int V, class Real>

@@ -13,7 +13,9 @@ constexpr double kZero2 = 1e-36;           // squared norm that counts as zero
 constexpr int kMaxSweeps = 40;             // 6 to 14 are needed
 
 // x' = c·x − s·y,  y' = s·x + c·y.
-struct Rotation { double c, s; };
+struct Rotation {
+  double c, s;
+};
 
 // For columns of squared norms a and b with the product d; false where they stay as they are.
 MTLFAST_BOTH bool find_rotation(double a, double b, double d, double orthogonal2, Rotation* out) {

@@ -27,8 +27,8 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 
 constexpr int64_t kMaxRestarts = 8;
-constexpr int64_t kGathered = 1 << 24;         // bytes that are gathered from: half of a last cache
-constexpr double kLeastTolerance = 0x1p-50;    // relative to ‖w‖, no answer in double is nearer
+constexpr int64_t kGathered = 1 << 24;       // bytes that are gathered from: half of a last cache
+constexpr double kLeastTolerance = 0x1p-50;  // relative to ‖w‖, no answer in double is nearer
 
 inline int64_t panel_width(int64_t n, int64_t d) {
   constexpr int64_t widest = kPanelVectors * Lane<double>::N, narrowest = widest / 2;
@@ -40,7 +40,7 @@ inline int64_t panel_width(int64_t n, int64_t d) {
 struct Solved {
   int64_t iterations = 0;
   bool indefinite = false, converged = false;
-  double residual = 0;  // max over columns, relative to ‖w‖; or that of an error which was solved for
+  double residual = 0;  // max over columns, relative to ‖w‖; or that of a solved error
 
   void add(const Solved& other) {
     iterations = other.iterations > iterations ? other.iterations : iterations;
@@ -55,16 +55,15 @@ class ConjugateGradients {
   ConjugateGradients(const Piece& piece, int64_t d, double step, int threads)
       : piece_(piece), edges_{piece.col, piece.weight, piece.row_ptr[piece.n]},
         chunks_(piece.row_ptr, piece.n, d), n_(piece.n), d_(d), factor_(2 * step),
-        threads_(threads), arrays_(4 * n_ * d), y_(arrays_.get()), r_(y_ + n_ * d),
-        p_(r_ + n_ * d), q_(p_ + n_ * d), inverse_(n_), partial_(2 * chunks_.count * d),
-        shift_(d), alpha_(d), beta_(d), rz_(d), dot_(d) {
+        threads_(threads), arrays_(4 * n_ * d), y_(arrays_.get()), r_(y_ + n_ * d), p_(r_ + n_ * d),
+        q_(p_ + n_ * d), inverse_(n_), partial_(2 * chunks_.count * d), shift_(d), alpha_(d),
+        beta_(d), rz_(d), dot_(d) {
     prepare(step);
   }
 
   // Columns [column, column + d) of W [K, stride]; d may shrink.
   template <class T>
-  Solved solve(const T* w, int64_t stride, int64_t column, int64_t d, double tol,
-               int64_t max_iter) {
+  Solved solve(const T* w, int64_t stride, int64_t column, int64_t d, double tol, int64_t max_iter) {
     d_ = d;
     tol = tol > kLeastTolerance ? tol : kLeastTolerance;
     Solved solved;
@@ -298,12 +297,12 @@ class ConjugateGradients {
   int threads_;
   bool has_positive_diagonal_ = true, is_nonnegative_ = true;
   Scratch<double> arrays_;
-  double *y_, *r_, *p_, *q_;                         // [n, d]
-  Scratch<double> inverse_;                          // [n], of the diagonal
-  Scratch<double> partial_;                          // [chunks, 2, d]
+  double *y_, *r_, *p_, *q_;  // [n, d]
+  Scratch<double> inverse_;   // [n], of the diagonal
+  Scratch<double> partial_;   // [chunks, 2, d]
   Shift shift_;
-  Scratch<double> alpha_, beta_, rz_, dot_;          // [d]
-  std::unique_ptr<Scratch<double>> error_, tied_;    // [n, d]; [E], what weights were taken for
+  Scratch<double> alpha_, beta_, rz_, dot_;        // [d]
+  std::unique_ptr<Scratch<double>> error_, tied_;  // [n, d]; [E], what weights were taken for
 };
 
 }  // namespace MTLFAST_ISA

@@ -3,9 +3,9 @@
 #pragma once
 
 #define MTLFAST_DECLARE_ONE(name) signature::name name;
-#define MTLFAST_DECLARE(family)      \
-  namespace mtlfast {                \
-  namespace MTLFAST_ISA {            \
-  family(MTLFAST_DECLARE_ONE)        \
-  }                                  \
+#define MTLFAST_DECLARE(family) \
+  namespace mtlfast {           \
+  namespace MTLFAST_ISA {       \
+  family(MTLFAST_DECLARE_ONE)   \
+  }                             \
   }

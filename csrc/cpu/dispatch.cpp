@@ -5,10 +5,16 @@
 
 namespace mtlfast {
 
-namespace baseline { extern const CpuKernels table; }
+namespace baseline {
+extern const CpuKernels table;
+}
 #ifdef MTLFAST_X86_64
-namespace x86_64_v3 { extern const CpuKernels table; }
-namespace x86_64_v4 { extern const CpuKernels table; }
+namespace x86_64_v3 {
+extern const CpuKernels table;
+}
+namespace x86_64_v4 {
+extern const CpuKernels table;
+}
 #endif
 
 namespace {

@@ -186,8 +186,7 @@ void edge_dual_step(const double* u, double* former, const double* w, Pairs pair
   });
 }
 
-void edge_dual_adjoint(const double* u, Pairs pairs, int64_t K, int64_t d, double* out,
-                       int threads) {
+void edge_dual_adjoint(const double* u, Pairs pairs, int64_t K, int64_t d, double* out, int threads) {
   const RowChunks chunks(pairs.in_ptr, K, d);
   const int64_t E = pairs.in_ptr[K];
   with_row(d, [&](auto row) {
@@ -213,8 +212,8 @@ void edge_dual_value(const double* w, Pairs pairs, const double* radius, int64_t
   Scratch<double> values(chunks.count);
   with_row(d, [&](auto row) {
     parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {
-      values[c] = value_of_rows(row, w, pairs, radius, chunks.first_row(c),
-                                chunks.first_row(c + 1), E);
+      values[c] =
+          value_of_rows(row, w, pairs, radius, chunks.first_row(c), chunks.first_row(c + 1), E);
     });
   });
   Sum sum;

@@ -22,8 +22,8 @@
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
-constexpr int64_t kPivots = 8;     // of a block
-constexpr int64_t kPivotRows = 16; // of a work unit
+constexpr int64_t kPivots = 8;      // of a block
+constexpr int64_t kPivotRows = 16;  // of a work unit
 
 // In row i of a loop over rows that may be long: small systems have no row that checks.
 inline void check_in_row(int64_t i) {

@@ -26,12 +26,12 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 namespace {
 
-constexpr int64_t kUnits = 8;        // at most
-constexpr int64_t kExpanded = 512;   // tasks from which the expanded form is tried,
-constexpr int64_t kExpandedDim = 8;  // if they are this many times their parameters,
-constexpr int64_t kLargestDim = 512; // of which there are no more than this
-constexpr double kKept = 0.25;       // of the positive terms must be left
-constexpr int64_t kSamples = 8;      // at most, of kSampled tiles one
+constexpr int64_t kUnits = 8;         // at most
+constexpr int64_t kExpanded = 512;    // tasks from which the expanded form is tried,
+constexpr int64_t kExpandedDim = 8;   // if they are this many times their parameters,
+constexpr int64_t kLargestDim = 512;  // of which there are no more than this
+constexpr double kKept = 0.25;        // of the positive terms must be left
+constexpr int64_t kSamples = 8;       // at most, of kSampled tiles one
 constexpr int64_t kSampled = 64;
 
 template <class T>
@@ -42,8 +42,8 @@ class Tiles {
   Tiles(const T* w, const T* omega, int64_t K, int64_t d, bool want_grad, int threads)
       : in_(w), omega_(omega), w_(w, K, d, threads), K_(K), count_(ceil_div(K, kTile)),
         pairs_(count_ * (count_ + 1) / 2), units_(pairs_ < kUnits ? pairs_ : kUnits),
-        threads_(threads), want_grad_(want_grad),
-        grads_(want_grad ? units_ * w_.rows * w_.ld : 0), blocks_(units_ * count_) {}
+        threads_(threads), want_grad_(want_grad), grads_(want_grad ? units_ * w_.rows * w_.ld : 0),
+        blocks_(units_ * count_) {}
 
   double residual_form(Real* grad) {
     for_tiles([&](const Buffers& b, int64_t I, int64_t J) { return residuals(b, I, J); });

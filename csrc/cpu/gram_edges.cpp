@@ -55,9 +55,8 @@ struct Entries {
       group_by(row, K, E, threads, row_begin.get(), [&](int64_t at, int64_t e) { order[at] = e; });
     }
     if (!by_column) return;
-    group_by(col, K, E, threads, col_begin.get(), [&](int64_t at, int64_t e) {
-      columns[at] = {values[e], int32_t(row[e])};
-    });
+    group_by(col, K, E, threads, col_begin.get(),
+             [&](int64_t at, int64_t e) { columns[at] = {values[e], int32_t(row[e])}; });
   }
   // The k-th entry by row.
   MTLFAST_INLINE int64_t by_row(int64_t k) const { return sorted ? k : order[k]; }

@@ -89,8 +89,7 @@ MTLFAST_INLINE F64 zip_high(F64 a, F64 b) {
 // Calls use(r, c, N elements of row r of the tile of Ωᵀ from column c on) square by square of N × N:
 // zipping the two halves log2(N) times transposes.
 template <class T, class Use>
-MTLFAST_INLINE void for_transposed(const T* omega, int64_t K, int64_t i, int64_t j,
-                                   const Use& use) {
+MTLFAST_INLINE void for_transposed(const T* omega, int64_t K, int64_t i, int64_t j, const Use& use) {
   constexpr int N = Lane<T>::N;
   for (int64_t c = 0; c < kTile; c += N) {
     for (int64_t r = 0; r < kTile; r += N) {

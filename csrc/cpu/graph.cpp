@@ -46,13 +46,15 @@ MTLFAST_INLINE void put_scaled(const Real* x, Real scale, int64_t width, Output 
   using Vec = typename Lanes::Vec;
   if (!AFFINE && output == Output::store) return store_scaled(x, scale, width, out);
   const bool centred = AFFINE && affine.hi != nullptr;
-  const Real *hi = centred ? affine.hi + column : nullptr, *lo = centred ? affine.lo + column : nullptr;
+  const Real *hi = centred ? affine.hi + column : nullptr,
+             *lo = centred ? affine.lo + column : nullptr;
   int64_t l = 0;
   for (; l + Lanes::N <= width; l += Lanes::N) {
     Vec y = scale * load_raw<Vec>(x + l);
     if (output == Output::add) y = Lanes::load(out + l) + y;
     if (AFFINE) {
-      const Vec h = centred ? load_raw<Vec>(hi + l) : Vec{}, low = centred ? load_raw<Vec>(lo + l) : Vec{};
+      const Vec h = centred ? load_raw<Vec>(hi + l) : Vec{},
+                low = centred ? load_raw<Vec>(lo + l) : Vec{};
       y = affine.add_to(y, Lanes::load(w + l), h, low);
     }
     output == Output::stream ? stream(out + l, y) : Lanes::store(out + l, y);
@@ -62,7 +64,8 @@ MTLFAST_INLINE void put_scaled(const Real* x, Real scale, int64_t width, Output 
     Vec y = scale * load_raw<Vec>(x + l);
     if (output == Output::add) y = load_part(out + l, n) + y;
     if (AFFINE) {
-      const Vec h = centred ? load_part(hi + l, n) : Vec{}, low = centred ? load_part(lo + l, n) : Vec{};
+      const Vec h = centred ? load_part(hi + l, n) : Vec{},
+                low = centred ? load_part(lo + l, n) : Vec{};
       y = affine.add_to(y, load_part(w + l, n), h, low);
     }
     store_part(out + l, y, n);
@@ -81,14 +84,13 @@ double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, 
                           double scale, Plus plus, const AffinePart<T>& affine, int threads) {
   using Lanes = Lane<T>;
   using Real = typename Lanes::Real;
-  const SparseEdges<Real> edges{graph.col, static_cast<const Real*>(graph.weight),
-                                graph.row_ptr[K]};
+  const SparseEdges<Real> edges{graph.col, static_cast<const Real*>(graph.weight), graph.row_ptr[K]};
   const auto task_of = [&](int64_t p) { return graph.order != nullptr ? graph.order[p] : p; };
-  const Output output = plus == Plus::out ? Output::add
-                        : d % Lanes::N == 0 && streams(grad, K * d * int64_t(sizeof(T)),
-                                                       Lanes::N * sizeof(T))
-                            ? Output::stream
-                            : Output::store;
+  const Output output =
+      plus == Plus::out ? Output::add
+      : d % Lanes::N == 0 && streams(grad, K * d * int64_t(sizeof(T)), Lanes::N * sizeof(T))
+          ? Output::stream
+          : Output::store;
   const RowChunks chunks(graph.row_ptr, K, d);
   Scratch<double> values(chunks.count);
   parallel_for(chunks.count, chunks.work(d), threads, [&](int64_t c) {

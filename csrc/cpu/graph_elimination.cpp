@@ -21,8 +21,8 @@
 namespace mtlfast {
 namespace {
 
-constexpr double kPerTie = 16;          // operations of the dense elimination that one tie here costs
-constexpr int64_t kMostCore = 4096;     // unknowns: 128 MiB
+constexpr double kPerTie = 16;       // operations of the dense elimination that one tie here costs
+constexpr int64_t kMostCore = 4096;  // unknowns: 128 MiB
 constexpr int64_t kMostTies = 1 << 25;  // in all rows: 512 MiB
 constexpr double kDense = 6;            // unknowns left for each neighbour, where the core begins
 constexpr std::size_t kShort = 64;      // ties of a row that is kept compact
@@ -156,8 +156,8 @@ struct GraphElimination::Parts {
   }
 };
 
-GraphElimination::GraphElimination(const int64_t* row_ptr, const int32_t* col,
-                                   const double* weight, int64_t n, double step, double most) {
+GraphElimination::GraphElimination(const int64_t* row_ptr, const int32_t* col, const double* weight,
+                                   int64_t n, double step, double most) {
   std::unique_ptr<Parts> parts(new Parts);  // no destructor is called for what throws here
   parts->read(row_ptr, col, weight, n, step);
   parts->run(n, most);

@@ -17,10 +17,10 @@
 namespace mtlfast {
 namespace {
 
-constexpr int64_t kNear = 1 << 15;         // rows: 8 MiB of 64 float32 columns
-constexpr int64_t kWorthASearch = 1 << 12; // smaller components lie in the cache whatever their order
-constexpr int64_t kCheck = 1 << 12;        // tasks between two checks for an interrupt
-constexpr int64_t kSlice = 1 << 17;        // the same where threads share them
+constexpr int64_t kNear = 1 << 15;          // rows: 8 MiB of 64 float32 columns
+constexpr int64_t kWorthASearch = 1 << 12;  // smaller components lie in the cache anyhow
+constexpr int64_t kCheck = 1 << 12;         // tasks between two checks for an interrupt
+constexpr int64_t kSlice = 1 << 17;         // the same where threads share them
 
 // Calls body(begin, end) for slices of the tasks.
 template <class Body>

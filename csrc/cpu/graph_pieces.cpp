@@ -43,7 +43,8 @@ int64_t graph_pieces(const int64_t* row_ptr, const int32_t* col, int64_t K, int6
   for (int64_t i = 0; i < K; ++i) {
     if (i % kCheck == 0) check_interrupt();
     const int32_t top = root(int32_t(i));
-    const int32_t own = piece[std::size_t(i)] = top == i ? int32_t(count++) : piece[std::size_t(top)];
+    const int32_t own = piece[std::size_t(i)] =
+        top == i ? int32_t(count++) : piece[std::size_t(top)];
     ++first[own + 1];
   }
   for (int64_t p = 0; p < count; ++p) first[p + 1] += first[p];

@@ -20,11 +20,11 @@ namespace mtlfast {
 namespace MTLFAST_ISA {
 namespace {
 
-constexpr int64_t kSmall = 64;            // tasks of a piece that is always eliminated
-constexpr int64_t kMostDense = 2048;      // tasks of one that always may be, 32 MiB
-constexpr double kLittleWork = 0x1p34;    // operations that are better than no answer: a few seconds
-constexpr int64_t kUnitTasks = 256;       // of small pieces in a work unit
-constexpr double kFewIterations = 8;      // what conjugate gradients take at least
+constexpr int64_t kSmall = 64;          // tasks of a piece that is always eliminated
+constexpr int64_t kMostDense = 2048;    // tasks of one that always may be, 32 MiB
+constexpr double kLittleWork = 0x1p34;  // operations that are better than no answer: a few seconds
+constexpr int64_t kUnitTasks = 256;     // of small pieces in a work unit
+constexpr double kFewIterations = 8;    // what conjugate gradients take at least
 constexpr int64_t kColumns = kPanelVectors * Lane<double>::N;
 
 // Operations of the elimination of a piece as a dense system; columns are counted in whole vectors.
@@ -58,8 +58,8 @@ class Eliminated {
       : Eliminated(piece, &outer, outer.core_size(), threads) {
     Scratch<double> excess(core_);
     outer.fill_core(factors_.get(), excess.get());
-    positive_ = outer.positive() &&
-                eliminate(core_, factors_.get(), excess.get(), inverse_.get(), threads);
+    positive_ =
+        outer.positive() && eliminate(core_, factors_.get(), excess.get(), inverse_.get(), threads);
   }
   bool positive() const { return positive_; }
 
@@ -251,8 +251,7 @@ void graph_prox(DType dtype, const void* w, Graph graph, const int64_t* first, i
     worst.indefinite = !solve_small(pieces, rows, d, step, result, threads);
     for (int64_t p = 0; p < count && !worst.indefinite; ++p) {
       if (pieces.size(p) <= kSmall) continue;
-      const Solved solved =
-          solve_large(pieces[p], rows, d, step, tol, max_iter, result, threads);
+      const Solved solved = solve_large(pieces[p], rows, d, step, tol, max_iter, result, threads);
       worst.add(solved);
     }
     status[0] = worst.iterations;

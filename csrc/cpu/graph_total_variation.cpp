@@ -209,8 +209,8 @@ double run(const T* w, const Graph& graph, int64_t K, int64_t d, T* grad, double
       return run<T, NV - 1>(w, graph, K, d, grad, scale, add, threads);
     }
   }
-  const auto kernel = grad != nullptr ? value_and_gradient<T, NV, true>
-                                      : value_and_gradient<T, NV, false>;
+  const auto kernel =
+      grad != nullptr ? value_and_gradient<T, NV, true> : value_and_gradient<T, NV, false>;
   return kernel(w, graph, K, d, grad, scale, add, threads);
 }
 

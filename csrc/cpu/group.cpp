@@ -26,7 +26,8 @@ void write_rows(const T* w, const int64_t* member, int64_t begin, int64_t end, i
                 const typename Lane<T>::Real* hi, const typename Lane<T>::Real* lo, double scale,
                 Output output, int64_t column, int64_t columns, T* out) {
   using Real = typename Lane<T>::Real;
-  const auto affine = output == Output::kProx ? affine_row<T, Plus::mean> : affine_row<T, Plus::nothing>;
+  const auto affine =
+      output == Output::kProx ? affine_row<T, Plus::mean> : affine_row<T, Plus::nothing>;
   for (int64_t k = begin; k < end; ++k) {
     const int64_t at = member[k] * d + column;
     affine(w + at, hi, lo, Real(scale), columns, out + at);
@@ -84,8 +85,7 @@ double all_groups(const T* w, const int64_t* ptr, const int64_t* member, int64_t
     for (int64_t g = chunks.first_row(c); g < end; ++g) {
       const int64_t n = ptr[g + 1] - ptr[g];
       if (n < 2 || n > kSmall) continue;
-      sum.add(2.0 * double(n) *
-              small_group(w, member + ptr[g], n, d, scale_of(n), output, out));
+      sum.add(2.0 * double(n) * small_group(w, member + ptr[g], n, d, scale_of(n), output, out));
     }
     values[c] = sum.value();
   });

@@ -33,8 +33,7 @@ MTLFAST_INLINE void to_double(F32 v, F64* out) {
 
 // sum[j] += Σ_{i < rows} w[i·stride + j]² for NV vectors of columns, the last with `last` of them.
 template <class T, int NV>
-void add_squares(int vectors, const T* w, int64_t rows, int64_t stride, int64_t last,
-                 double* sum) {
+void add_squares(int vectors, const T* w, int64_t rows, int64_t stride, int64_t last, double* sum) {
   if constexpr (NV > 1) {
     if (vectors < NV) return add_squares<T, NV - 1>(vectors, w, rows, stride, last, sum);
   }
@@ -183,8 +182,7 @@ void scale_columns(const T* w, const typename Lane<T>::Real* factor, int64_t K, 
 
 // ---------------------------------------------------------------------------------------------
 
-void column_lengths(DType dtype, const void* w, int64_t K, int64_t d, double* length,
-                    int threads) {
+void column_lengths(DType dtype, const void* w, int64_t K, int64_t d, double* length, int threads) {
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const bool right = column_squares(static_cast<const T*>(w), K, d, length, threads);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr int64_t kInterval = 50'000'000;  // ns: a quarter of the 0.2 s in which a user is heard
 
-struct Stopped {};  // leaves the unit of another thread; that error is the one which is thrown again
+struct Stopped {
+};  // leaves the unit of another thread; that error is the one which is thrown again
 
 std::atomic<void (*)()> hook{nullptr};
 thread_local InterruptState state;

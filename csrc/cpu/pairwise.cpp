@@ -134,8 +134,8 @@ void pairwise_affine(DType dtype, const void* w, const void* mean, int64_t K, in
     const auto run = plus == Plus::nothing ? affine<T, Plus::nothing>
                      : plus == Plus::mean  ? affine<T, Plus::mean>
                                            : affine<T, Plus::out>;
-    run(static_cast<const T*>(w), static_cast<const Real*>(mean), K, d, scale,
-        static_cast<T*>(out), threads);
+    run(static_cast<const T*>(w), static_cast<const Real*>(mean), K, d, scale, static_cast<T*>(out),
+        threads);
   });
 }
 

@@ -102,15 +102,14 @@ void ridge(DType dtype, const void* w, int64_t n, double factor, double* value, 
                        __builtin_sqrt(factor)};
     const bool fresh = plus != Plus::out && out != w;
     const bool past = fresh && streams(out, n * int64_t(sizeof(T)), N * sizeof(T));
-    const auto run =
-        out == nullptr ? all_blocks<T, true, Plus::nothing, false, false>
-        : value == nullptr
-            ? (plus == Plus::out ? all_blocks<T, false, Plus::out, true, false>
-               : past            ? all_blocks<T, false, Plus::nothing, true, true>
-                                 : all_blocks<T, false, Plus::nothing, true, false>)
-            : (plus == Plus::out ? all_blocks<T, true, Plus::out, true, false>
-               : past            ? all_blocks<T, true, Plus::nothing, true, true>
-                                 : all_blocks<T, true, Plus::nothing, true, false>);
+    const auto run = out == nullptr ? all_blocks<T, true, Plus::nothing, false, false>
+                     : value == nullptr
+                         ? (plus == Plus::out ? all_blocks<T, false, Plus::out, true, false>
+                            : past            ? all_blocks<T, false, Plus::nothing, true, true>
+                                              : all_blocks<T, false, Plus::nothing, true, false>)
+                         : (plus == Plus::out ? all_blocks<T, true, Plus::out, true, false>
+                            : past            ? all_blocks<T, true, Plus::nothing, true, true>
+                                              : all_blocks<T, true, Plus::nothing, true, false>);
     const double sum = run(work, n, threads);
     if (value != nullptr) *value = sizeof(Real) == sizeof(double) ? sum : factor * sum;
   });

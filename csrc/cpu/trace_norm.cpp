@@ -76,8 +76,8 @@ void value(const T* w, int64_t B, Shape s, double* value, T* grad, int threads) 
       largest = select<Real>((Mask)(sigma > largest), sigma, largest);
     }
     for (int64_t l = 0; l < count; ++l) {
-      value[first + l] = scaling.finite[l] ? __builtin_ldexp(sum[l], scaling.exponent[l])
-                                           : __builtin_nan("");
+      value[first + l] =
+          scaling.finite[l] ? __builtin_ldexp(sum[l], scaling.exponent[l]) : __builtin_nan("");
     }
     if (grad == nullptr) return;
     for (int64_t k = 0; k < s.q; ++k) {

@@ -26,12 +26,13 @@ namespace MTLFAST_ISA {
 
 namespace {
 
-constexpr int64_t kSide = 256;        // the longest short side
-constexpr int64_t kPanel = 4096;      // doubles of a panel, half of L1
-constexpr int64_t kUnits = 32;        // of the Gram matrix, at most
-constexpr int64_t kUnitRows = 256;    // at least
-constexpr int64_t kApplyRows = 512;   // of the long side, at a time
-constexpr int64_t kAlwaysLanes = 16, kLanesBatch = 6, kLanesSide = 48, kLanesSize = 6144;  // see by_lanes
+constexpr int64_t kSide = 256;       // the longest short side
+constexpr int64_t kPanel = 4096;     // doubles of a panel, half of L1
+constexpr int64_t kUnits = 32;       // of the Gram matrix, at most
+constexpr int64_t kUnitRows = 256;   // at least
+constexpr int64_t kApplyRows = 512;  // of the long side, at a time
+constexpr int64_t kAlwaysLanes = 16, kLanesBatch = 6, kLanesSide = 48,
+                  kLanesSize = 6144;  // see by_lanes
 constexpr double kEven = 0x1p-2;      // σ_k/σ_1 above which a subgradient may be taken in float
 constexpr double kGraded = 0x1p-12;   // σ_k/σ_1 below which a subgradient needs rotations
 
@@ -67,7 +68,9 @@ MTLFAST_INLINE void put(F32 x, double* out) {
 // Sixteen columns of a tile, in one vector or two, on their way out. A vector is not put together
 // from halves in memory where it can be helped: the load would wait for both stores.
 template <class T>
-MTLFAST_INLINE void emit(const F32* x, T* out) { Lane<T>::store(out, *x); }
+MTLFAST_INLINE void emit(const F32* x, T* out) {
+  Lane<T>::store(out, *x);
+}
 
 MTLFAST_INLINE void emit(const F64* x, float* out) {
   store_raw(out, __builtin_convertvector(x[0], Half));
@@ -129,9 +132,9 @@ template <class T>
 class Spectrum {
  public:
   Spectrum(const Sides& s, int threads)
-      : s_(s), threads_(threads), gram_(s.units() * s.ld * s.ld),
-        memory_(Eigen::size(s.q, s.ld)), weight_(s.ld), factor_(s.ld * s.ld),
-        narrow_(s.ld * s.ld), wide_(s.ld * s.ld), eigen(s.q, s.ld, memory_.get()) {}
+      : s_(s), threads_(threads), gram_(s.units() * s.ld * s.ld), memory_(Eigen::size(s.q, s.ld)),
+        weight_(s.ld), factor_(s.ld * s.ld), narrow_(s.ld * s.ld), wide_(s.ld * s.ld),
+        eigen(s.q, s.ld, memory_.get()) {}
 
  private:
   const Sides s_;
@@ -147,9 +150,8 @@ class Spectrum {
   // Eigenvalues σ² and, if wanted, vectors; false for a matrix that is not finite.
   bool solve(const T* w, bool vectors) {
     const int64_t square = s_.ld * s_.ld;
-    parallel_for(s_.units(), s_.p * s_.q * s_.q, threads_, [&](int64_t u) {
-      gram_unit(w, s_, u, gram_.get() + u * square);
-    });
+    parallel_for(s_.units(), s_.p * s_.q * s_.q, threads_,
+                 [&](int64_t u) { gram_unit(w, s_, u, gram_.get() + u * square); });
     for (int64_t j = 0; j < s_.q; ++j) {
       double* row = eigen.a + j * s_.ld;
       for (int64_t k = 0; k < s_.ld; ++k) row[k] = 0;
@@ -413,8 +415,8 @@ void trace_norm_gram_value(DType dtype, const void* w, int64_t B, int64_t m, int
   });
 }
 
-void trace_norm_gram_prox(DType dtype, const void* w, const double* threshold, int64_t B,
-                          int64_t m, int64_t n, void* out, int64_t* finite, int threads) {
+void trace_norm_gram_prox(DType dtype, const void* w, const double* threshold, int64_t B, int64_t m,
+                          int64_t n, void* out, int64_t* finite, int threads) {
   if (by_lanes(B, m, n)) {
     return trace_norm_lanes_prox(dtype, w, threshold, B, m, n, out, finite, threads);
   }

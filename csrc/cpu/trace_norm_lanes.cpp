@@ -11,7 +11,6 @@
 #include "cpu/declare.h"
 #include "cpu/trace_norm_routes.h"
 
-
 namespace mtlfast {
 namespace MTLFAST_ISA {
 
@@ -103,14 +102,15 @@ void value(DType dtype, const T* w, int64_t B, Shape s, double* value, T* grad, 
     F64 error;
     const F64 total = g.sum(&error);
     for (int64_t l = 0; l < count; ++l) {
-      value[first + l] = scaling.finite[l] ? __builtin_ldexp(total[l], scaling.exponent[l])
-                                           : __builtin_nan("");
+      value[first + l] =
+          scaling.finite[l] ? __builtin_ldexp(total[l], scaling.exponent[l]) : __builtin_nan("");
       uncertain[first + l] = error[l] > 0x1p-21 * total[l];
     }
     if (grad == nullptr) return;
     Mask graded = {};
     for (int64_t k = 0; k < s.q; ++k) {
-      graded |= (Mask)(g.sigma[k] > 0.5 * cut * g.largest) & (Mask)(g.sigma[k] < kGraded * g.largest);
+      graded |=
+          (Mask)(g.sigma[k] > 0.5 * cut * g.largest) & (Mask)(g.sigma[k] < kGraded * g.largest);
     }
     for (int64_t l = 0; l < count; ++l) hard[first + l] = graded[l] != 0;
     g.multiply([&](F64 sigma) { return sigma > cut * g.largest ? 1 / sigma : F64{}; });
@@ -136,9 +136,7 @@ void prox(const T* w, const double* threshold, int64_t B, Shape s, T* out, int64
       finite[first + l] = scaling.finite[l];
     }
     const F64 one = F64{} + 1;
-    g.multiply([&](F64 sigma) {
-      return t == F64{} ? one : (sigma > t ? one - t / sigma : F64{});
-    });
+    g.multiply([&](F64 sigma) { return t == F64{} ? one : (sigma > t ? one - t / sigma : F64{}); });
     scaling.apply(g.a, size, 1);
     store_group<T, double>(g.a, count, s, out + first * size, scaling.finite);
   });

@@ -170,8 +170,8 @@ void dense_distance(DType dtype, const void* w, int64_t K, int64_t d, void* out,
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const int64_t tiles = ceil_div(K, kTile);
-    MTLFAST_LAUNCH(dense_distances<T>, tiles * tiles, kThreads, 0, stream,
-                   static_cast<const T*>(w), K, d, tiles, static_cast<Real<T>*>(out));
+    MTLFAST_LAUNCH(dense_distances<T>, tiles * tiles, kThreads, 0, stream, static_cast<const T*>(w),
+                   K, d, tiles, static_cast<Real<T>*>(out));
   });
 }
 

@@ -14,8 +14,8 @@
 namespace mtlfast {
 namespace cuda {
 
-constexpr int kFlight = 4;     // divides the lanes of a group
-constexpr int kEdgeRun = 32;   // edges whose sum goes to the next sum, so that both stay short
+constexpr int kFlight = 4;    // divides the lanes of a group
+constexpr int kEdgeRun = 32;  // edges whose sum goes to the next sum, so that both stay short
 constexpr int kLeastLanes = 4;
 
 // Lanes for d columns, a power of two; wider rows are taken in panels.

@@ -13,9 +13,13 @@ namespace mtlfast {
 namespace cuda {
 
 template <class T>
-struct RealOf { using type = float; };
+struct RealOf {
+  using type = float;
+};
 template <>
-struct RealOf<double> { using type = double; };
+struct RealOf<double> {
+  using type = double;
+};
 template <class T>
 using Real = typename RealOf<T>::type;
 
@@ -51,7 +55,9 @@ inline bool is_aligned(const T* p) {
 }
 
 template <class T>
-struct Type { using type = T; };
+struct Type {
+  using type = T;
+};
 
 // Calls body with the element type that a DType names.
 template <class Body>

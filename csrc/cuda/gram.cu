@@ -45,9 +45,7 @@ struct Ends {
   int64_t M;
 
   // Whether ends e and e + 1 belong to the same task.
-  __device__ bool goes_on(int64_t e) const {
-    return e >= 0 && e + 1 < M && task[e] == task[e + 1];
-  }
+  __device__ bool goes_on(int64_t e) const { return e >= 0 && e + 1 < M && task[e] == task[e + 1]; }
 };
 
 // Parts of tasks that lie in several tiles.
@@ -59,8 +57,8 @@ struct Parts {
 
 // row = sum, or row += factor·sum.
 template <int V>
-__device__ __forceinline__ void put_sum(const double (&sum)[V], double* row, double factor, bool add,
-                                        int used) {
+__device__ __forceinline__ void put_sum(const double (&sum)[V], double* row, double factor,
+                                        bool add, int used) {
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     if (v < used) row[v] = add ? row[v] + factor * sum[v] : sum[v];
@@ -170,8 +168,8 @@ int64_t edge_sum_workspace(int64_t M, int64_t d) {
 }
 
 void edge_sum(DType dtype, const void* w, const int64_t* task, const int64_t* other,
-              const void* weight, int64_t M, int64_t d, double factor, double* out,
-              void* workspace, Stream stream) {
+              const void* weight, int64_t M, int64_t d, double factor, double* out, void* workspace,
+              Stream stream) {
   if (M == 0 || d == 0) return;
   with_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;

@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(kThreads, 2)
       if (is_tiled) {
         keep(grad, tiles.rest + tile * d, own);
       } else {
-        put_gradient<ALIGNED>(grad, factor, gradient.add,
-                              gradient.out + int64_t(i) * d + own.first, own.used);
+        put_gradient<ALIGNED>(grad, factor, gradient.add, gradient.out + int64_t(i) * d + own.first,
+                              own.used);
       }
     }
   }

@@ -163,8 +163,7 @@ __device__ __forceinline__ double sum_edges(const System& s, const double* v, in
 }
 
 // (L v)_ic, twice: Σ over all edges of row i, those of whole tiles from sum_tiles.
-__device__ __forceinline__ double laplacian(const System& s, const double* v, int64_t i,
-                                            int64_t c) {
+__device__ __forceinline__ double laplacian(const System& s, const double* v, int64_t i, int64_t c) {
   const int64_t begin = s.row_ptr[i], end = s.row_ptr[i + 1];
   const int64_t tile = ceil_div(begin, kTile), tiles_end = end / kTile;
   if (tile >= tiles_end) return sum_edges(s, v, i, c, begin, end);
@@ -362,8 +361,7 @@ __device__ __forceinline__ double warp_max(double x) {
 }
 
 // Block b has kStrip columns of the partial sums of all slices; the last to come, the state.
-__global__ void __launch_bounds__(kThreads)
-    reduce(System s, Sums of, double tol, int64_t max_iter) {
+__global__ void __launch_bounds__(kThreads) reduce(System s, Sums of, double tol, int64_t max_iter) {
   MTLFAST_SHARED(double, sums, 2 * kWarps * kStrip);
   if ((of == Sums::product || of == Sums::step) && s.state->done != 0) return;
   const int lane = int(threadIdx.x) % kLanes, warp = int(threadIdx.x) / kLanes;

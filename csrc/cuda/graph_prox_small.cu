@@ -102,8 +102,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     solve_pieces(const T* w /*[K, d]*/, Graph graph, const int64_t* first, int64_t d, double step,
                  T* out /*[K, d]*/, int32_t* indefinite) {
-  MTLFAST_SHARED(double, ties, kSmall * kStride);
-  MTLFAST_SHARED(double, b, kSmall * kColumns);
+  MTLFAST_SHARED(double, ties, kSmall* kStride);
+  MTLFAST_SHARED(double, b, kSmall* kColumns);
   MTLFAST_SHARED(double, excess, kSmall);
   MTLFAST_SHARED(double, inverse, kSmall);
   MTLFAST_SHARED(Deviation, deviation, kColumns);

@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kTile = 128;         // members
 constexpr int64_t kMostBlocks = 4096;  // of small_groups
 constexpr int kWarps = kThreads / kLanes;
-constexpr int kLeastStrip = 4;    // columns of a block of merge
+constexpr int kLeastStrip = 4;   // columns of a block of merge
 constexpr int kMergeSlices = 4;  // of a thread, while a strip can be narrower
 
 struct Groups {
@@ -59,7 +59,7 @@ struct Tiles {
 struct Part {
   int64_t begin, n;  // of the group
   int64_t from, to;
-  int64_t slot;      // of its offset
+  int64_t slot;  // of its offset
 };
 
 // Part 0 of tile t belongs to the group that has its first member, part 1 to the one that begins in
@@ -166,8 +166,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int v = 0; v < V; ++v) split_mean(origin[v], sum[v] / double(n), &hi[v], &lo[v]);
     const Real<T> factor = result.out != nullptr ? result.factor(n) : Real<T>(0);
-    value += 2.0 * double(n) *
-             add_squares<ALIGNED>(w, groups, begin, end, own, hi, lo, factor, result);
+    value +=
+        2.0 * double(n) * add_squares<ALIGNED>(w, groups, begin, end, own, hi, lo, factor, result);
   }
   const double total = block_sum(value);
   if (threadIdx.x == 0) values[blockIdx.x] = total;
@@ -223,8 +223,9 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
     }
     if (unit.own.used == 0) continue;
-    value += 2.0 * double(part.n) * add_squares<ALIGNED>(w, groups, part.from, part.to, unit.own,
-                                                         hi, lo, Real<T>(0), Result<T>{});
+    value += 2.0 * double(part.n) *
+             add_squares<ALIGNED>(w, groups, part.from, part.to, unit.own, hi, lo, Real<T>(0),
+                                  Result<T>{});
   }
   const double total = block_sum(value);
   if (threadIdx.x == 0) values[blockIdx.x] = total;

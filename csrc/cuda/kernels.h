@@ -37,13 +37,12 @@ void pairwise_affine(DType, const void* w /*[K, d]*/, const void* mean /*Real [2
 // nothing or what is there (Plus::out), left out when grad is null.  E = row_ptr[K].
 int64_t graph_workspace(DType, int64_t K, int64_t d, int64_t E);  // bytes
 void graph_value(DType, const void* w /*[K, d]*/, Graph, int64_t K, int64_t d, int64_t E,
-                 double value_scale, void* value /*Real [1]*/, void* grad /*[K, d] or null*/,
-                 Scale, Plus, void* workspace, Stream);
+                 double value_scale, void* value /*Real [1]*/, void* grad /*[K, d] or null*/, Scale,
+                 Plus, void* workspace, Stream);
 
 // out[e] = ‖w_src[e] − w_dst[e]‖².
 void edge_distance(DType, const void* w /*[K, d]*/, const int64_t* src /*[E]*/,
-                   const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*Real [E]*/,
-                   Stream);
+                   const int64_t* dst /*[E]*/, int64_t E, int64_t d, void* out /*Real [E]*/, Stream);
 
 // The same as graph_value for a dense A of type Real; A_ij and A_ji both count.
 int64_t dense_graph_workspace(int64_t K, int64_t d);  // bytes
@@ -70,9 +69,9 @@ void edge_sum(DType, const void* w /*[K, d]*/, const int64_t* task /*[M]*/,
 // tasks in no group, or alone in theirs, are not written.
 int64_t group_workspace(DType, int64_t G, int64_t M, int64_t d);  // bytes
 void group_value(DType, const void* w /*[K, d]*/, const int64_t* ptr /*[G + 1]*/,
-                 const int64_t* member /*[M]*/, int64_t G, int64_t M, int64_t d,
-                 double value_scale, void* value /*Real [1]*/, void* grad /*[K, d] or null*/,
-                 Scale, void* workspace, Stream);
+                 const int64_t* member /*[M]*/, int64_t G, int64_t M, int64_t d, double value_scale,
+                 void* value /*Real [1]*/, void* grad /*[K, d] or null*/, Scale, void* workspace,
+                 Stream);
 
 // out_i = w̄_g + (w_i − w̄_g) / (1 + 4 n_g step), the same rows, with the same workspace.  out may
 // be w.

@@ -47,7 +47,8 @@ template <class Kernel>
 inline void ask_for_shared(Kernel* kernel, int64_t bytes, const char* what) {
   if (bytes <= kSharedUnasked) return;
   check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)), what);
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+        what);
 }
 
 // The stream's device is the current one while this lives.
@@ -73,13 +74,13 @@ class DeviceGuard {
 }  // namespace cuda
 }  // namespace mtlfast
 
-#define MTLFAST_LAUNCH(kernel, blocks, threads, shared, stream, ...)                            \
-  do {                                                                                          \
-    const ::mtlfast::cuda::DeviceGuard guard((stream).device);                                  \
-    ::mtlfast::cuda::ask_for_shared(kernel, shared, #kernel);                                   \
-    kernel<<<::mtlfast::cuda::grid_size(blocks, #kernel), unsigned(threads), size_t(shared),    \
-             static_cast<cudaStream_t>((stream).handle)>>>(__VA_ARGS__);                        \
-    ::mtlfast::cuda::check(cudaGetLastError(), #kernel);                                        \
+#define MTLFAST_LAUNCH(kernel, blocks, threads, shared, stream, ...)                         \
+  do {                                                                                       \
+    const ::mtlfast::cuda::DeviceGuard guard((stream).device);                               \
+    ::mtlfast::cuda::ask_for_shared(kernel, shared, #kernel);                                \
+    kernel<<<::mtlfast::cuda::grid_size(blocks, #kernel), unsigned(threads), size_t(shared), \
+             static_cast<cudaStream_t>((stream).handle)>>>(__VA_ARGS__);                     \
+    ::mtlfast::cuda::check(cudaGetLastError(), #kernel);                                     \
   } while (false)
 
 #define MTLFAST_SHARED(type, name, count) __shared__ type name[count]

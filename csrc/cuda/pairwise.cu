@@ -290,16 +290,16 @@ void pairwise_value(DType dtype, const void* w, int64_t K, int64_t d, double sca
       const bool aligned = is_aligned(rows) && cut.length % kWidest<T> == 0;
       const auto run = aligned ? moments<T, true> : moments<T, false>;
       const int64_t columns = cut.panels > 1 ? cut.width : cut.d;
-      const int64_t shared = cut.threads * kWidest<T> * int64_t(sizeof(double)) +
-                             columns * int64_t(sizeof(Real<T>));
+      const int64_t shared =
+          cut.threads * kWidest<T> * int64_t(sizeof(double)) + columns * int64_t(sizeof(Real<T>));
       MTLFAST_LAUNCH(run, cut.slices * cut.panels, cut.threads, shared, stream, rows, cut,
                      work.offset, work.squares, work.ticket);
     }
     // nothing to merge: one block, which needs no ticket
     const int64_t blocks = cut.slices > 0 ? merge_blocks(d) : 1;
     MTLFAST_LAUNCH(merge<T>, blocks, kThreads, 0, stream, rows, cut, work.offset, work.squares,
-                   2.0 * double(K) * scale, work.between, work.ticket,
-                   static_cast<Real<T>*>(value), static_cast<Real<T>*>(mean));
+                   2.0 * double(K) * scale, work.between, work.ticket, static_cast<Real<T>*>(value),
+                   static_cast<Real<T>*>(mean));
   });
 }
 

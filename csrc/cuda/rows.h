@@ -22,9 +22,9 @@ struct Cut {
   int64_t length;  // elements of a long row
   int64_t width;   // elements of a panel
   int64_t panels;
-  int64_t rows;    // long rows of a slice
+  int64_t rows;  // long rows of a slice
   int64_t slices;
-  int threads;     // one for each vector of a panel, whole warps
+  int threads;  // one for each vector of a panel, whole warps
 
   __device__ int64_t tasks(int64_t slice) const {
     const int64_t begin = slice * rows * fold, end = begin + rows * fold;

@@ -62,7 +62,7 @@ struct Teams {
 struct Member {
   int matrix;  // of the block
   int thread, group, lane;
-  bool works;  // its matrix exists
+  bool works;       // its matrix exists
   double* columns;  // [q, stride]
   double* staged;   // [s.staged, stride]
   double* product;  // [q, s.staged]

@@ -15,9 +15,8 @@ using pairwise_value_grad = void(DType, const void* w /*[K, d]*/, int64_t K, int
                                  double* value /*[1]*/, void* grad /*[K, d]*/, int threads);
 
 // out = scale·(w − w̄), plus nothing, w̄ or out.  out may be w.
-using pairwise_affine = void(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/,
-                             int64_t K, int64_t d, double scale, Plus, void* out /*[K, d]*/,
-                             int threads);
+using pairwise_affine = void(DType, const void* w /*[K, d]*/, const void* mean /*[2, d]*/, int64_t K,
+                             int64_t d, double scale, Plus, void* out /*[K, d]*/, int threads);
 
 }  // namespace signature
 }  // namespace mtlfast

@@ -13,8 +13,8 @@ namespace {
 
 constexpr int64_t kSharedBytes = 99 << 10;  // what a block of compute capability 8.6 can have
 constexpr int kMostThreads = 1024;
-constexpr int64_t kGuard = 64;              // bytes behind each array
-constexpr int kNan = 0xff;                  // in every byte: NaN in all four types
+constexpr int64_t kGuard = 64;  // bytes behind each array
+constexpr int kNan = 0xff;      // in every byte: NaN in all four types
 constexpr int kGuardByte = 0xa5;
 const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncwarp",
                               "__any_sync",    "__ballot_sync",    "a shuffle"};
@@ -163,8 +163,8 @@ void start_block(int threads, unsigned block, unsigned blocks) {
   ready.clear();
   at_barrier = 0;
   for (int k = 0; k < threads; ++k) {
-    fibers[size_t(k)].place = {{unsigned(k), 0, 0}, {block, 0, 0}, dim3(unsigned(threads)),
-                               dim3(blocks)};
+    fibers[size_t(k)].place = {
+        {unsigned(k), 0, 0}, {block, 0, 0}, dim3(unsigned(threads)), dim3(blocks)};
     fibers[size_t(k)].context = new_context(stacks + k * kStackBytes, run_fiber);
     ready.push_back(k);
   }

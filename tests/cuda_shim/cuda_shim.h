@@ -40,9 +40,9 @@ struct Place {
 
 enum class Meet { barrier, barrier_or, warp, any, ballot, shuffle };
 
-void seed(uint64_t value);      // 0: threads and blocks in their natural order
+void seed(uint64_t value);       // 0: threads and blocks in their natural order
 void only_block(int64_t block);  // −1: all; else launches run this one alone, for huge grids
-const Place& place();       // of the running thread
+const Place& place();            // of the running thread
 void launch(const char* kernel, int64_t blocks, int threads, int64_t shared,
             const std::function<void()>& body);
 
@@ -73,13 +73,15 @@ inline unsigned lane() { return place().thread.x % 32; }
 #define blockDim (::cuda_shim::place().threads)
 #define gridDim (::cuda_shim::place().blocks)
 
-#define MTLFAST_LAUNCH(kernel, blocks, threads, shared, stream, ...)                            \
-  ::cuda_shim::launch(#kernel, ::mtlfast::cuda::grid_size(blocks, #kernel), threads, shared,    \
-                      [&] { (void)(stream); kernel(__VA_ARGS__); })
+#define MTLFAST_LAUNCH(kernel, blocks, threads, shared, stream, ...)                               \
+  ::cuda_shim::launch(#kernel, ::mtlfast::cuda::grid_size(blocks, #kernel), threads, shared, [&] { \
+    (void)(stream);                                                                                \
+    kernel(__VA_ARGS__);                                                                           \
+  })
 
-#define MTLFAST_SHARED(type, name, count)                                             \
-  static const char name##_site = 0;                                                  \
-  type* const name = static_cast<type*>(                                              \
+#define MTLFAST_SHARED(type, name, count) \
+  static const char name##_site = 0;      \
+  type* const name = static_cast<type*>(  \
       ::cuda_shim::shared_array(&name##_site, int64_t(sizeof(type)) * int64_t(count)))
 
 #define MTLFAST_DYNAMIC_SHARED(type, name) \
@@ -117,7 +119,9 @@ T __shfl_down_sync(unsigned mask, T value, unsigned step, int width = 32) {
 }
 
 template <class T>
-T __ldcg(const T* p) { return *p; }
+T __ldcg(const T* p) {
+  return *p;
+}
 
 inline void __threadfence() {}  // blocks take turns, and ThreadSanitizer has no fences
 inline unsigned atomicAdd(unsigned* p, unsigned x) {

@@ -37,16 +37,14 @@ int64_t pairwise_workspace(int dtype, int64_t K, int64_t d) {
 
 const char* pairwise_value(int dtype, const void* w, int64_t K, int64_t d, double scale,
                            void* value, void* mean, void* workspace) {
-  return guarded([&] {
-    cuda::pairwise_value(DType(dtype), w, K, d, scale, value, mean, workspace, kStream);
-  });
+  return guarded(
+      [&] { cuda::pairwise_value(DType(dtype), w, K, d, scale, value, mean, workspace, kStream); });
 }
 
 const char* pairwise_affine(int dtype, const void* w, const void* mean, int64_t K, int64_t d,
                             double factor, const void* upstream, int plus, void* out) {
   return guarded([&] {
-    cuda::pairwise_affine(DType(dtype), w, mean, K, d, {factor, upstream}, Plus(plus), out,
-                          kStream);
+    cuda::pairwise_affine(DType(dtype), w, mean, K, d, {factor, upstream}, Plus(plus), out, kStream);
   });
 }
 
@@ -75,8 +73,8 @@ const char* dense_graph_value(int dtype, const void* w, const void* a, int64_t K
                               double value_scale, void* value, void* grad, double factor,
                               const void* upstream, int plus, void* workspace) {
   return guarded([&] {
-    cuda::dense_graph_value(DType(dtype), w, a, K, d, value_scale, value, grad,
-                            {factor, upstream}, Plus(plus), workspace, kStream);
+    cuda::dense_graph_value(DType(dtype), w, a, K, d, value_scale, value, grad, {factor, upstream},
+                            Plus(plus), workspace, kStream);
   });
 }
 
@@ -121,16 +119,14 @@ const char* group_prox(int dtype, const void* w, const int64_t* ptr, const int64
 
 int64_t trace_norm_matrices(int64_t m, int64_t n) { return cuda::trace_norm_matrices(m, n); }
 
-const char* trace_norm_value(int dtype, const void* w, int64_t B, int64_t m, int64_t n,
-                             void* value, void* grad) {
+const char* trace_norm_value(int dtype, const void* w, int64_t B, int64_t m, int64_t n, void* value,
+                             void* grad) {
   return guarded([&] { cuda::trace_norm_value(DType(dtype), w, B, m, n, value, grad, kStream); });
 }
 
-const char* trace_norm_prox(int dtype, const void* w, const double* threshold, int64_t B,
-                            int64_t m, int64_t n, void* out) {
-  return guarded([&] {
-    cuda::trace_norm_prox(DType(dtype), w, threshold, B, m, n, out, kStream);
-  });
+const char* trace_norm_prox(int dtype, const void* w, const double* threshold, int64_t B, int64_t m,
+                            int64_t n, void* out) {
+  return guarded([&] { cuda::trace_norm_prox(DType(dtype), w, threshold, B, m, n, out, kStream); });
 }
 
 int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E) {
@@ -139,8 +135,7 @@ int64_t graph_prox_workspace(int64_t K, int64_t d, int64_t E) {
 
 const char* graph_prox_small(int dtype, const void* w, const int64_t* row_ptr, const int32_t* col,
                              const void* weight, const int32_t* member, const int64_t* first,
-                             int64_t count, int64_t d, double step, void* out,
-                             int32_t* indefinite) {
+                             int64_t count, int64_t d, double step, void* out, int32_t* indefinite) {
   return guarded([&] {
     cuda::graph_prox_small(DType(dtype), w, {row_ptr, col, weight, member}, first, count, d, step,
                            out, indefinite, kStream);
@@ -160,8 +155,8 @@ const char* graph_prox_load(int dtype, const void* w, int64_t stride, int64_t co
 
 const char* graph_prox_residual(int dtype, const void* w, int64_t stride, int64_t column,
                                 const int64_t* row_ptr, const int32_t* col, const void* weight,
-                                const int32_t* member, int64_t K, int64_t d, int64_t E,
-                                double step, void* state, void* workspace) {
+                                const int32_t* member, int64_t K, int64_t d, int64_t E, double step,
+                                void* state, void* workspace) {
   return guarded([&] {
     cuda::graph_prox_residual(DType(dtype), w, stride, column,
                               {{row_ptr, col, weight, member}, K, d, E, step, state}, workspace,
