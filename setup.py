@@ -6,7 +6,9 @@ MTLFAST_CUDA (auto, 0 or 1: must be built), MTLFAST_CUDA_ARCHS ("80,90"), MAX_JO
 compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR (warnings are
 errors, and so are register spills of CUDA kernels), MTLFAST_OBJECTS (a folder of object files that
 the next build uses again), CXX, CUDA_HOME.
-Without a C++ compiler the package installs without the compiled module and says so.
+Without a C++ compiler the build fails, for pip would keep a package without kernels and install it
+again after there is one; MTLFAST_PURE=1 asks for that package. What is built for an installation
+lies in a temporary folder: the source tree may be read-only, and nothing is left in it.
 """
 
 import os
@@ -18,7 +20,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import ninja
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -41,11 +42,28 @@ FLAGS = [
 ]
 
 
+def ninja_program():
+    """PyPI's ninja where it is installed, else the one on PATH, as Debian and conda have it."""
+    try:
+        import ninja
+    except ImportError:
+        found = next(filter(None, map(shutil.which, ("ninja", "ninja-build"))), None)
+        if found is None:
+            raise SystemExit("mtlfast: ninja is needed to build, and none is on PATH") from None
+        return found
+    return str(Path(ninja.BIN_DIR) / "ninja")
+
+
 def compiler():
-    """The C++ compiler and whether it has OpenMP; (None, False) where there is none."""
+    """The C++ compiler, and whether it has OpenMP."""
     cxx = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
     if cxx is None:
-        return None, False
+        raise SystemExit(
+            "mtlfast: a C++ compiler is needed to build (g++, clang++, or CXX); MTLFAST_PURE=1 "
+            "installs mtlfast without its kernels, on plain PyTorch"
+        )
+    if shutil.which(cxx.split()[0]) is None:
+        raise SystemExit(f"mtlfast: CXX must name a C++ compiler, got {cxx!r}, which is not there")
     probe = subprocess.run(
         [*cxx.split(), "-fopenmp", "-x", "c++", "-", "-o", os.devnull],
         input="#include <omp.h>\nint main() { return omp_get_max_threads() < 0; }",
@@ -197,9 +215,6 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
 class NinjaBuild(build_ext):
     def build_extension(self, ext):
         cxx, openmp = compiler()
-        if cxx is None:
-            print("mtlfast: no C++ compiler found; installing without the compiled module")
-            return
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         kept = os.environ.get("MTLFAST_OBJECTS")
         temp = Path(kept or f"{self.build_temp}/mtlfast").resolve()
@@ -209,10 +224,14 @@ class NinjaBuild(build_ext):
         text = ninja_file(target, temp, cxx, openmp, cuda_compiler(), include)
         (temp / "build.ninja").write_text(text)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-        command = [Path(ninja.BIN_DIR) / "ninja", "-C", temp, "-j", jobs]
+        command = [ninja_program(), "-C", temp, "-j", jobs]
         subprocess.run([str(part) for part in command], check=True)
 
 
-# optional: an absent binary (no compiler) is no error; a failed compilation still is.
-extension = Extension("mtlfast._C", sources=[], optional=True)
-setup(ext_modules=[extension], cmdclass={"build_ext": NinjaBuild})
+pure = os.environ.get("MTLFAST_PURE", "0") not in ("", "0")
+extensions = [] if pure else [Extension("mtlfast._C", sources=[])]
+options = {}
+if {"bdist_wheel", "dist_info", "egg_info"} & set(sys.argv):  # what pip asks for
+    kept = tempfile.TemporaryDirectory(prefix="mtlfast-build-")
+    options = {"build": {"build_base": kept.name}, "egg_info": {"egg_base": kept.name}}
+setup(ext_modules=extensions, cmdclass={"build_ext": NinjaBuild}, options=options)
