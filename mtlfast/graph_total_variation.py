@@ -1,5 +1,9 @@
 """The total variation of tasks over a graph, the penalty of the network lasso, and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast import _ops, reference
@@ -23,6 +27,11 @@ from mtlfast.graphs._dual import EdgeDual
 from mtlfast.graphs._prepare import prepare_task_graph
 from mtlfast.graphs._read import check_count
 from mtlfast.graphs._tied import TiedTasks
+
+if TYPE_CHECKING:
+    from typing import SupportsIndex
+
+    from mtlfast._typing import FormT, Graph, Number, Reduction, Rows, Several
 
 _LOOKS = 10  # iterations between two looks at the duality gap
 
@@ -73,7 +82,7 @@ class _GraphTotalVariation(torch.autograd.Function):
         return for_each(upstream, gradient, w), *none
 
 
-def graph_total_variation(W, graph, *, reduction="sum"):
+def graph_total_variation(W: Rows, graph: Graph, *, reduction: Reduction = "sum") -> torch.Tensor:
     r"""Total variation over a graph: the weighted sum of distances between linked tasks.
 
     .. math:: R(W) = \sum_{i,j} A_{ij} \|w_i - w_j\|_2, \qquad
@@ -133,7 +142,9 @@ def graph_total_variation(W, graph, *, reduction="sum"):
 
 
 @torch.no_grad()
-def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum"):
+def graph_total_variation_add_grad_(
+    grad: Rows, W: Rows, graph: Graph, *, alpha: Number = 1.0, reduction: Reduction = "sum"
+) -> torch.Tensor:
     r"""Adds ``alpha`` times the gradient of :func:`graph_total_variation` to ``grad``, in place.
 
     .. math:: grad_i \mathrel{+}= alpha \sum_j (A_{ij} + A_{ji}) (w_i - w_j) / \|w_i - w_j\|_2
@@ -182,7 +193,17 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
     return value / count
 
 
-def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
+@overload
+def graph_total_variation_prox(
+    W: FormT, graph: Graph, step: Number, *, tol: Number = ..., max_iter: SupportsIndex = ...
+) -> FormT: ...
+@overload
+def graph_total_variation_prox(
+    W: Several, graph: Graph, step: Number, *, tol: Number = ..., max_iter: SupportsIndex = ...
+) -> list[torch.Tensor]: ...
+def graph_total_variation_prox(
+    W: Rows, graph: Graph, step: Number, *, tol: Number = 1e-6, max_iter: SupportsIndex = 10_000
+) -> Rows:
     r"""Proximal step of :func:`graph_total_variation` (``reduction="sum"``).
 
     .. math:: \arg\min_Z P(Z), \qquad
