@@ -1,5 +1,9 @@
 """Sums of regularizers: what they are follows from what their terms declare."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 from torch import nn
 
@@ -11,6 +15,16 @@ from mtlfast.nn._base import Regularizer
 from mtlfast.nn._contract import quadratic_of
 from mtlfast.nn._parameters import grouped, invalid
 from mtlfast.nn._quadratic import total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from mtlfast._typing import FormT, Number, Rows, RowsT, Several
+    from mtlfast.graphs import TaskGraph
+    from mtlfast.nn._quadratic import Quadratic
 
 
 class Sum(Regularizer):
@@ -44,7 +58,12 @@ class Sum(Regularizer):
         False
     """
 
-    def __init__(self, terms):
+    if TYPE_CHECKING:
+        terms: nn.ModuleList
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def __init__(self, terms: Iterable[Regularizer]) -> None:
         super().__init__()
         flat = []
         for term in terms:
@@ -56,23 +75,23 @@ class Sum(Regularizer):
         self.terms = nn.ModuleList(flat)
 
     @property
-    def summands(self):
+    def summands(self) -> tuple[Regularizer, ...]:
         return tuple(self.terms)
 
-    def quadratic(self, num_tasks):
+    def quadratic(self, num_tasks: int) -> Quadratic | None:
         parts = [quadratic_of(term, num_tasks) for term in self.terms]
         return None if any(part is None for part in parts) else total(parts)
 
     @property
-    def is_norm(self):
+    def is_norm(self) -> bool:
         """Of a single term; the prox of several norms is not known."""
         return len(self.terms) == 1 and self.terms[0].is_norm
 
-    def edges(self, num_tasks):
+    def edges(self, num_tasks: int) -> tuple[TaskGraph, float] | None:
         return self.terms[0].edges(num_tasks) if len(self.terms) == 1 else None
 
     @property
-    def has_prox(self):
+    def has_prox(self) -> bool:
         return self._plan() is not None
 
     def _plan(self):
@@ -85,7 +104,7 @@ class Sum(Regularizer):
         graphs = sum(shape.graphs for shape in shapes if shape is not None)
         return (None,) if None not in shapes and graphs <= 1 else None
 
-    def forward(self, W):
+    def forward(self, W: Rows) -> torch.Tensor:
         rows = as_rows("Sum", W)
         parts, rest = None, self.terms
         if not (torch.compiler.is_compiling() or needs_reference(rows)) and rows.dtype in FUSED:
@@ -107,7 +126,11 @@ class Sum(Regularizer):
             together = together.plus(part)
         return together, rest
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         if len(self.terms) == 1 and self.terms[0].has_prox:
             return self.terms[0].prox(W, step)
         plan = self._plan()
@@ -125,12 +148,12 @@ class Sum(Regularizer):
             rows = alone.prox(rows, step / (1 + 2 * step * quadratic.ridge))
         return rows_like(W, rows)
 
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: Number) -> RowsT:
         if len(self.terms) == 1 and self.terms[0].has_prox:
             return self.terms[0].prox_(W, step)
         return super().prox_(W, step)
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
         check_grad("Sum.add_grad_", grad, W)
         alpha = check_number("Sum.add_grad_", "alpha", alpha, signed=True)
         parts, rest = None, list(self.terms)
@@ -149,14 +172,14 @@ class Sum(Regularizer):
                 write_rows_(grad, target)
         return sum(values[1:], values[0])
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         params = {"terms": list(self.terms)}
         for place, term in enumerate(self.terms if deep else ()):
             inside = {f"{place}__{name}": value for name, value in term.get_params().items()}
             params |= {str(place): term} | inside
         return params
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         if not params:
             return self
         terms = Sum(params.pop("terms", self.terms)).summands
@@ -174,7 +197,7 @@ class Sum(Regularizer):
             places[place].set_params(**inside)
         return self
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return ""
 
 
