@@ -94,6 +94,7 @@ Terms: TypeAlias = Mapping[Any, Regularizer]  # by a tensor, or a tuple of tenso
 NotTensor: TypeAlias = NDArray[Any] | SparseMatrix | DataFrame | Sequence[Any]
 Features: TypeAlias = Tensor | NotTensor
 Column: TypeAlias = Tensor | SupportsArray | Sequence[Any]
+RegularizerT = TypeVar("RegularizerT", bound=Regularizer)
 Penalty: TypeAlias = Regularizer | Sequence[Regularizer] | None
 Device: TypeAlias = device | str | int
 DType: TypeAlias = dtype | str | type[Any] | np.dtype[Any]

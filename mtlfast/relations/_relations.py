@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 
@@ -162,6 +162,12 @@ class Relations:
         near = near[far[near].sort(stable=True).indices[:n]]
         return [(self.names[k], float(value[k])) for k in near.tolist()]
 
+    @overload
+    def covariance(self, i: Any = ..., j: None = ...) -> torch.Tensor: ...
+    @overload
+    def covariance(self, i: str | int, j: str | int) -> float: ...
+    @overload
+    def covariance(self, i: Any, j: Any) -> float | torch.Tensor: ...
     def covariance(self, i: Any = None, j: Any = None) -> float | torch.Tensor:
         """Entries of the task covariance Ω = W C Wᵀ with tr Ω = 1.
 
@@ -182,6 +188,12 @@ class Relations:
         right, other = self._factor_rows("covariance", j)
         return _block("covariance", left, right, one, other)
 
+    @overload
+    def correlation(self, i: Any = ..., j: None = ...) -> torch.Tensor: ...
+    @overload
+    def correlation(self, i: str | int, j: str | int) -> float: ...
+    @overload
+    def correlation(self, i: Any, j: Any) -> float | torch.Tensor: ...
     def correlation(self, i: Any = None, j: Any = None) -> float | torch.Tensor:
         """Entries of Ω scaled to a diagonal of ones; arguments and results as ``covariance``.
 
