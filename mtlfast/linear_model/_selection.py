@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, TypeVar
 
-    ModelT = TypeVar("ModelT", bound=TaskModel)
     from mtlfast._typing import Column, Features, Number, Penalty, RegularizerT
+
+    ModelT = TypeVar("ModelT", bound=TaskModel)
 
 
 @overload

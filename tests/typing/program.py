@@ -1,0 +1,2 @@
+import torch
+W = torch.zeros(2)
