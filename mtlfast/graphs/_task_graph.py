@@ -27,7 +27,7 @@ from mtlfast.graphs._read import (
 )
 
 if TYPE_CHECKING:
-    from typing import NoReturn, SupportsIndex
+    from typing import SupportsIndex
 
     from mtlfast._typing import Array, Device, NetworkxGraph, SparseMatrix
 
@@ -146,7 +146,7 @@ class TaskGraph:
         @property
         def member(self) -> torch.Tensor | None: ...
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise TypeError(
             "TaskGraph: build a graph with from_edges, from_dense, from_sparse, from_networkx, "
             "knn, chain or groups, got a direct call"

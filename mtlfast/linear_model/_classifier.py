@@ -29,10 +29,8 @@ class ClassifierModel(ClassifierMixin, TaskModel):
     if TYPE_CHECKING:
         classes_: NDArray[Any]
 
-    @overload  # a tensor is an array, too: the first that fits counts
-    def decision_function(  # type: ignore[overload-overlap]
-        self, X: torch.Tensor, task_ids: Column | None = ...
-    ) -> torch.Tensor: ...
+    @overload
+    def decision_function(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
     @overload
     def decision_function(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
     def decision_function(
@@ -41,8 +39,8 @@ class ClassifierModel(ClassifierMixin, TaskModel):
         """``x·w_k + b_k``: ``[N]`` for two classes, > 0 for ``classes_[1]``; else ``[N, C]``."""
         return self._give_rows(*self._affine("decision_function", X, task_ids))
 
-    @overload  # a tensor is an array, too: the first that fits counts
-    def predict(  # type: ignore[overload-overlap]
+    @overload
+    def predict(
         self, X: torch.Tensor, task_ids: Column | None = ...
     ) -> torch.Tensor | NDArray[Any]: ...
     @overload
@@ -55,10 +53,8 @@ class ClassifierModel(ClassifierMixin, TaskModel):
         features, scores = self._affine("predict", X, task_ids)
         return self._labels_of(features, scores)
 
-    @overload  # a tensor is an array, too: the first that fits counts
-    def predict_proba(  # type: ignore[overload-overlap]
-        self, X: torch.Tensor, task_ids: Column | None = ...
-    ) -> torch.Tensor: ...
+    @overload
+    def predict_proba(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
     @overload
     def predict_proba(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
     def predict_proba(
@@ -71,10 +67,8 @@ class ClassifierModel(ClassifierMixin, TaskModel):
         features, scores = self._affine("predict_proba", X, task_ids)
         return self._give_rows(features, log_probabilities(scores).exp())
 
-    @overload  # a tensor is an array, too: the first that fits counts
-    def predict_log_proba(  # type: ignore[overload-overlap]
-        self, X: torch.Tensor, task_ids: Column | None = ...
-    ) -> torch.Tensor: ...
+    @overload
+    def predict_log_proba(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
     @overload
     def predict_log_proba(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
     def predict_log_proba(

@@ -13,7 +13,6 @@ from mtlfast.nn._contract import num_tasks_of, quadratic_of
 from mtlfast.nn._parameters import Parameters
 
 if TYPE_CHECKING:
-    from typing import Literal
 
     from typing_extensions import Self
 
@@ -120,11 +119,11 @@ class Regularizer(Parameters, nn.Module):
         """The terms of a sum; of any other regularizer, itself."""
         return (self,)
 
-    def prox(self, W: torch.Tensor, step: Number) -> torch.Tensor:
+    def prox(self, W: torch.Tensor, step: float) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__}.prox: this regularizer has no prox")
 
     @torch.no_grad()
-    def prox_(self, W: RowsT, step: Number) -> RowsT:
+    def prox_(self, W: RowsT, step: float) -> RowsT:
         """Writes ``prox(W, step)`` into W, outside autograd, and returns W.
 
         W is unchanged when an error is raised. A subclass that can do without a copy of W
@@ -134,7 +133,7 @@ class Regularizer(Parameters, nn.Module):
         copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
         return W
 
-    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: float = 1.0) -> torch.Tensor:
         """Adds ``alpha`` times the gradient of ``forward`` to ``grad`` and returns the value.
 
         ``grad`` is like W: a tensor, or a list of tensors. Nothing else is recorded, and no other
@@ -156,7 +155,7 @@ class Regularizer(Parameters, nn.Module):
             return NotImplemented
         return self._sum([self, other])
 
-    def __radd__(self, other: Literal[0]) -> Self:  # sum([...]) starts from 0
+    def __radd__(self, other: int) -> Self:  # sum([...]) starts from 0
         if isinstance(other, int) and other == 0:
             return self
         return NotImplemented

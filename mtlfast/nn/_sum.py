@@ -83,7 +83,7 @@ class Sum(Regularizer):
         return None if any(part is None for part in parts) else total(parts)
 
     @property
-    def is_norm(self) -> bool:
+    def is_norm(self) -> bool:  # type: ignore[override]
         """Of a single term; the prox of several norms is not known."""
         return len(self.terms) == 1 and self.terms[0].is_norm
 
@@ -91,7 +91,7 @@ class Sum(Regularizer):
         return self.terms[0].edges(num_tasks) if len(self.terms) == 1 else None
 
     @property
-    def has_prox(self) -> bool:
+    def has_prox(self) -> bool:  # type: ignore[override]
         return self._plan() is not None
 
     def _plan(self):

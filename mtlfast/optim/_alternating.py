@@ -118,20 +118,20 @@ class Alternating(Wrapper):
         return Merged("Alternating", self._optimizers)
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """A new list of the groups of the task optimiser, then those of the relation."""
         return [group for inner in self._optimizers.values() for group in inner.param_groups]
 
     @property
-    def state(self) -> defaultdict[torch.Tensor, Any]:
+    def state(self) -> defaultdict[torch.Tensor, Any]:  # type: ignore[override]
         """A new dict of the states of both by parameter, not to be written to."""
         return self._merged.state()
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.task_optimizer.defaults
 
-    @overload
+    @overload  # type: ignore[override]
     def step(self, task_closure: None = ..., relation_closure: None = ...) -> tuple[None, None]: ...
     @overload
     def step(

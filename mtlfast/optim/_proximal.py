@@ -90,15 +90,15 @@ class Proximal(Wrapper):
         super().__init__(optimizer=optimizer, _proxes=proxes, _gradients=gradients)
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         return self.optimizer.param_groups
 
     @property
-    def state(self) -> defaultdict[torch.Tensor, Any]:
+    def state(self) -> defaultdict[torch.Tensor, Any]:  # type: ignore[override]
         return self.optimizer.state
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.optimizer.defaults
 
     @overload
