@@ -13,7 +13,6 @@ from mtlfast.nn._contract import num_tasks_of, quadratic_of
 from mtlfast.nn._parameters import Parameters
 
 if TYPE_CHECKING:
-
     from typing_extensions import Self
 
     from mtlfast._typing import Number, Rows, RowsT
