@@ -222,7 +222,7 @@ class TaskGraph:
         return self._converted["rows", dtype]
 
     def form(self, dtype: torch.dtype) -> Edges | Groups:
-        """The graph as kernels take it (:mod:`mtlfast.graphs._forms`), made once for a dtype."""
+        """The graph as kernels take it (``mtlfast/graphs/_forms.py``), made once for a dtype."""
         known = self._converted.get(("form", dtype))
         if known is not None and not torch.compiler.is_compiling():
             return known

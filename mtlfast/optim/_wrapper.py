@@ -24,7 +24,7 @@ class Wrapper(torch.optim.Optimizer):
     # out a step as a whole.
     _step_supports_amp_scaling = False
 
-    def __init__(self, **attributes):
+    def __init__(self, **attributes: Any) -> None:
         # The path of unpickling: it sets up the hooks of an Optimizer but no groups or state,
         # which are those of the wrapped optimisers.
         self.__setstate__(attributes)

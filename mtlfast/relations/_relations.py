@@ -226,7 +226,7 @@ class Relations:
             seed, restarts, max_iter: of k-means: the best of several starts drawn from the seed.
 
         Returns:
-            :class:`mtlfast._clusters.Clusters` with ``labels``, ``centers``, ``sizes``,
+            :class:`mtlfast.relations._clusters.Clusters` with ``labels``, ``centers``, ``sizes``,
             ``spreads``, ``inertia`` and ``members(cluster)``; ``print`` it for a table.
 
         Raises:
