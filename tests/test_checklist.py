@@ -33,11 +33,20 @@ def quartic_reg(w):
 
 PUBLIC = '''"""The sum of fourth powers of W."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
 from mtlfast import reference
 from mtlfast._checks import as_rows
 
+if TYPE_CHECKING:
+    from mtlfast._typing import Rows
 
-def quartic_reg(W):
+
+def quartic_reg(W: Rows) -> torch.Tensor:
     r"""Sum of the fourth powers of W.
 
     .. math:: R(W) = \\sum_{i,j} w_{ij}^4
@@ -69,7 +78,11 @@ MODULE = '''
 class Quartic(Regularizer):
     """``strength · Σ w⁴``, see :func:`mtlfast.quartic_reg`."""
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * quartic_reg(W)
 '''
 
@@ -254,6 +267,7 @@ def test_what_looks_for_forgotten_places_is_content(copy):
     ran = run(
         copy,
         *("tests/test_architecture.py", "tests/test_docs.py", "tests/test_loading.py"),
+        "tests/test_typing.py",
         *("tests/test_quartic.py", "benchmarks/test_benchmarks.py", "-k", names),
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
