@@ -31,7 +31,7 @@ from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.graphs._read import check_count
 
 if TYPE_CHECKING:
-    from typing import SupportsIndex
+    from typing import Any, SupportsIndex
 
     from mtlfast._typing import FormT, Graph, Number, Reduction, Rows, RowsT, Several
 
@@ -377,7 +377,7 @@ def graph_prox_(
 
     Source: as :func:`graph_prox`.
     """
-    moved = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)
+    moved: Any = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)  # type: ignore[type-var]
     check_writable("graph_prox_", "W", W)
     copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
     return W

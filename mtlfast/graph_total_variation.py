@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from typing import SupportsIndex
 
     from mtlfast._typing import FormT, Graph, Number, Reduction, Rows, Several
+    from mtlfast.graphs import TaskGraph
 
 _LOOKS = 10  # iterations between two looks at the duality gap
 
 
-def _prepare(function, graph, w):
+def _prepare(function: str, graph: Graph, w: torch.Tensor) -> TaskGraph:
     """A TaskGraph of ``w``'s tasks."""
     return prepare_task_graph(function, graph, w, detach=not torch.is_grad_enabled())
 

@@ -16,6 +16,7 @@ from mtlfast.reference._base import autocast_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from typing_extensions import Self
 
@@ -170,7 +171,7 @@ class TaskLinear(nn.Module):
         y = padded.view(self.num_tasks, longest, -1) @ self.weight.transpose(1, 2)
         return y.flatten(0, 1).index_select(0, torch.empty_like(slot).index_copy(0, order, slot))
 
-    def _checked_ids(self, x, task):
+    def _checked_ids(self, x: torch.Tensor, task: Any) -> int | torch.Tensor:
         """``task`` as an int, or as an int64 tensor on x's device."""
         if isinstance(task, int):
             return self._checked_id(task)

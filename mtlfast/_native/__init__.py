@@ -23,7 +23,7 @@ try:
         raise ImportError("MTLFAST_DISABLE_NATIVE is set")
     from mtlfast import _C
 except ImportError as error:
-    _C, missing = None, str(error)
+    _C, missing = None, str(error)  # type: ignore[assignment]
 else:
     missing = ""
 
@@ -32,7 +32,7 @@ class FallbackWarning(UserWarning):
     """The compiled module is not in use, so a call took the slower pure-PyTorch reference."""
 
 
-_warned = set()
+_warned: set[str] = set()
 
 
 def warn_fallback(device):

@@ -1,5 +1,8 @@
 """The graph of task relations: checked and prepared once, then used at every step."""
 
+# Stored edges or groups: a method knows which of the tensors are there.
+# mypy: disable-error-code="assignment, call-arg, operator, return-value, union-attr"
+
 from __future__ import annotations
 
 import copy
@@ -27,7 +30,7 @@ from mtlfast.graphs._read import (
 )
 
 if TYPE_CHECKING:
-    from typing import SupportsIndex
+    from typing import Any, SupportsIndex
 
     from mtlfast._typing import Array, Device, NetworkxGraph, SparseMatrix
 
@@ -130,6 +133,7 @@ class TaskGraph:
     __slots__ = ("__weakref__", "_converted", "num_edges", "num_tasks", *_TENSORS)
 
     if TYPE_CHECKING:
+        _converted: dict[Any, Any]
 
         @property
         def num_tasks(self) -> int: ...

@@ -48,6 +48,11 @@ class ChosenModel:
 
     if TYPE_CHECKING:
         best_index_: int
+        _table: str
+        _function: Any  # of the model beside
+        _read: Any
+        _fits: Any
+        _keep: Any
         penalty_: Penalty
 
     def __init__(

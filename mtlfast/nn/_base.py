@@ -13,6 +13,8 @@ from mtlfast.nn._contract import num_tasks_of, quadratic_of
 from mtlfast.nn._parameters import Parameters
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
     from mtlfast._typing import Number, Rows, RowsT
@@ -87,7 +89,8 @@ class Regularizer(Parameters, nn.Module):
     """
 
     if TYPE_CHECKING:
-        _sum: type[Sum]
+        _formula: Any
+        _sum: Any
 
         def __call__(self, W: torch.Tensor) -> torch.Tensor: ...
 
@@ -128,7 +131,7 @@ class Regularizer(Parameters, nn.Module):
         W is unchanged when an error is raised. A subclass that can do without a copy of W
         overrides this.
         """
-        moved = self.prox(W, step)
+        moved: Any = self.prox(W, step)  # type: ignore[arg-type]  # a list where it takes one
         copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
         return W
 
@@ -141,7 +144,8 @@ class Regularizer(Parameters, nn.Module):
         check_grad(type(self).__name__ + ".add_grad_", grad, W)
         several = is_several(W)
         with torch.enable_grad():
-            leaves = [w.detach().requires_grad_() for w in (W if several else [W])]
+            listed: Any = W if several else [W]
+            leaves: Any = [w.detach().requires_grad_() for w in listed]
             value = self(leaves if several else leaves[0])
             parts = torch.autograd.grad(value, leaves)
         with torch.no_grad():

@@ -43,7 +43,7 @@ class _OnGraph(Regularizer):
         check_reduction(name, reduction)
         self.reduction: Reduction = reduction
         self._is_edge_list = isinstance(graph, (tuple, list))
-        if self._is_edge_list:
+        if isinstance(graph, (tuple, list)):
             if len(graph) != 2:
                 raise ValueError(
                     f"{name}: a graph of plain tensors must be (edge_index, edge_weight), "

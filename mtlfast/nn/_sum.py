@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import torch
 from torch import nn
@@ -17,14 +17,18 @@ from mtlfast.nn._parameters import grouped, invalid
 from mtlfast.nn._quadratic import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from typing_extensions import Self
 
-    from mtlfast._typing import FormT, Number, Rows, RowsT, Several
+    from mtlfast._typing import FormT, Rows, RowsT, Several
     from mtlfast.graphs import TaskGraph
     from mtlfast.nn._quadratic import Quadratic
+
+    class Terms(nn.ModuleList):
+        def __iter__(self) -> Iterator[Regularizer]: ...
+        def __getitem__(self, place: int) -> Regularizer: ...  # type: ignore[override]
 
 
 class Sum(Regularizer):
@@ -59,20 +63,20 @@ class Sum(Regularizer):
     """
 
     if TYPE_CHECKING:
-        terms: nn.ModuleList
+        terms: Terms
 
         def __call__(self, W: Rows) -> torch.Tensor: ...
 
     def __init__(self, terms: Iterable[Regularizer]) -> None:
         super().__init__()
-        flat = []
+        flat: list[Regularizer] = []
         for term in terms:
             if not isinstance(term, Regularizer):
                 raise TypeError(f"Sum: terms must be regularizers, got {type(term).__name__}")
             flat += term.summands
         if not flat:
             raise ValueError("Sum: terms must hold at least one regularizer, got none")
-        self.terms = nn.ModuleList(flat)
+        self.terms = cast("Terms", nn.ModuleList(flat))
 
     @property
     def summands(self) -> tuple[Regularizer, ...]:
@@ -127,12 +131,12 @@ class Sum(Regularizer):
         return together, rest
 
     @overload
-    def prox(self, W: FormT, step: Number) -> FormT: ...
+    def prox(self, W: FormT, step: float) -> FormT: ...
     @overload
-    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
-    def prox(self, W: Rows, step: Number) -> Rows:
+    def prox(self, W: Several, step: float) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: float) -> Rows:
         if len(self.terms) == 1 and self.terms[0].has_prox:
-            return self.terms[0].prox(W, step)
+            return self.terms[0].prox(W, step)  # type: ignore[arg-type]
         plan = self._plan()
         if plan is None:
             raise NotImplementedError(
@@ -148,12 +152,12 @@ class Sum(Regularizer):
             rows = alone.prox(rows, step / (1 + 2 * step * quadratic.ridge))
         return rows_like(W, rows)
 
-    def prox_(self, W: RowsT, step: Number) -> RowsT:
+    def prox_(self, W: RowsT, step: float) -> RowsT:
         if len(self.terms) == 1 and self.terms[0].has_prox:
             return self.terms[0].prox_(W, step)
         return super().prox_(W, step)
 
-    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: float = 1.0) -> torch.Tensor:
         check_grad("Sum.add_grad_", grad, W)
         alpha = check_number("Sum.add_grad_", "alpha", alpha, signed=True)
         parts, rest = None, list(self.terms)

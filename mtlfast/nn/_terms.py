@@ -118,7 +118,7 @@ class GramReg(Regularizer):
         check_reduction("GramReg", reduction)
         self.reduction: Reduction = reduction
         self._is_low_rank = isinstance(omega, LowRank)
-        if self._is_low_rank:
+        if isinstance(omega, LowRank):
             self._hold("factor", omega.factor)
         else:
             self._hold("omega", omega)

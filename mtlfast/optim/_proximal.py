@@ -9,6 +9,7 @@ from mtlfast.optim._wrapper import Wrapper, check_optimizer
 
 if TYPE_CHECKING:
     from collections import defaultdict
+    from collections.abc import Sequence
     from typing import Any
 
     import torch
@@ -75,7 +76,8 @@ class Proximal(Wrapper):
 
     inner = ("optimizer",)
     _kept = ("optimizer", "_proxes", "_gradients")
-    _held = ()  # (parameter, its gradient) where the smooth terms have joined
+    # (parameter, its gradient) where the smooth terms have joined
+    _held: Sequence[tuple[Any, Any]] = ()
 
     def __init__(
         self,

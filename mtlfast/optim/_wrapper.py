@@ -17,8 +17,8 @@ class Wrapper(torch.optim.Optimizer):
     ``inner`` names the attributes that hold them, ``_kept`` those that are copied and pickled.
     """
 
-    inner = ()
-    _kept = ()
+    inner: tuple[str, ...] = ()
+    _kept: tuple[str, ...] = ()
     # A fused optimiser says so that it undoes the scale of gradients by itself, from attributes
     # that a GradScaler sets. The scaler must do that before the terms of a wrapper join, and leave
     # out a step as a whole.
@@ -80,23 +80,23 @@ class Wrapper(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The state, after and before the hooks that are registered here."""
-        for hook in self._optimizer_state_dict_pre_hooks.values():
-            hook(self)
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
         state = self._pack()
-        for hook in self._optimizer_state_dict_post_hooks.values():
-            changed = hook(self, state)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, state)
             state = state if changed is None else changed
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave, after and before the hooks registered here."""
         state_dict = state_dict.copy()
-        for hook in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = hook(self, state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
         self._unpack(state_dict)
-        for hook in self._optimizer_load_state_dict_post_hooks.values():
-            hook(self)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
 
 def check_optimizer(owner, argument, value):

@@ -254,7 +254,8 @@ class Relations:
             restarts = count("clusters", "restarts", restarts)
             max_iter = count("clusters", "max_iter", max_iter)
             parts = _clusters.k_means(rows, n, read_seed(seed), restarts, max_iter)
-        return _clusters.described(rows, *parts, self.names, scale)
+        labels, centers = parts
+        return _clusters.described(rows, labels, centers, self.names, scale)
 
     def embedding(self) -> torch.Tensor:
         """Float64 ``[K, 2]``: the centred rows in their two principal directions."""
