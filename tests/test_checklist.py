@@ -190,6 +190,10 @@ EDITS = {
         after("    PairwiseReg,\n", "    Quartic,\n"),
         after("    Ridge(0.7),\n", "    Quartic(0.8),\n"),
     ),
+    "tests/typing/program.py": after(
+        "    value = mtlfast.pairwise_reg(W)\n",
+        "    value = value + mtlfast.quartic_reg(heads) + nn.Quartic(0.1)(W)\n",
+    ),
     "tests/test_<name>.py": new(TEST),
     "benchmarks/jobs_<name>.py": new(JOB),
     "benchmarks/jobs.py": both(
@@ -278,6 +282,7 @@ NOTICED = {
     "tests/bad_inputs.py": "tests/test_errors.py::test_every_public_function_is_in_the_table",
     "tests/test_architecture.py": "tests/test_architecture.py::test_every_module_has_a_layer",
     "tests/test_loading.py": "tests/test_loading.py::test_every_public_module_is_tried",
+    "tests/typing/program.py": "tests/test_typing.py::test_every_public_object_is_in_the_program",
     "docs/api/functions.md": "tests/test_docs.py::test_every_public_name_is_on_a_page_of_the_api",
 }
 

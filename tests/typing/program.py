@@ -61,7 +61,8 @@ def functions(W: Tensor, heads: list[torch.nn.Parameter], graph: TaskGraph) -> T
     matrix: NDArray[np.float64] = graph.to_dense().double().numpy()
     stored = torch.nn.ParameterList(heads)
     named = {str(k): head for k, head in enumerate(heads)}
-    value = mtlfast.pairwise_reg(W, reduction="mean") + mtlfast.ridge_reg(heads, strength=0.1)
+    value = mtlfast.pairwise_reg(W)
+    value = value + mtlfast.pairwise_reg(W, reduction="mean") + mtlfast.ridge_reg(heads)
     value = value + mtlfast.graph_reg(stored, edges) + mtlfast.graph_reg(W, matrix)
     value = value + mtlfast.graph_total_variation(named.values(), graph)
     value = value + mtlfast.group_lasso(tuple(heads)) + mtlfast.trace_norm(W, check=False)
