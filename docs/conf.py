@@ -28,6 +28,7 @@ _routed = ["decision_function", "fit", "predict", "predict_log_proba", "predict_
 _made = ["get_metadata_routing", *(f"set_{name}_request" for name in _routed)]
 autodoc_default_options = {"exclude-members": ", ".join(_made)}
 autodoc_inherit_docstrings = False
+autodoc_typehints = "none"  # an argument's forms are told in words
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -4,9 +4,12 @@ A message names the function, the argument, the rule and the actual value. Check
 work, so nothing is modified when one fails.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 from collections.abc import ValuesView
+from typing import Any
 
 import torch
 
@@ -31,12 +34,12 @@ def check_float_tensor(function, argument, value):
         raise TypeError(f"{function}: {argument} must be a dense tensor, got {value.layout}")
 
 
-def is_several(W):
+def is_several(W: Any) -> bool:
     """Whether W is given task by task: a list, a tuple, a ParameterList, the values of a dict."""
     return isinstance(W, _SEVERAL)
 
 
-def as_rows(function, W):
+def as_rows(function: str, W: Any) -> torch.Tensor:
     """``W``, a tensor ``[K, *]`` or a list of K equally shaped tensors, as rows ``[K, d]``."""
     if is_several(W):
         return _stack(function, list(W))
@@ -67,7 +70,7 @@ def _stack(function, tensors):
         return torch.stack([t.reshape(-1) for t in tensors])
 
 
-def rows_like(W, rows):
+def rows_like(W: Any, rows: torch.Tensor) -> Any:
     """The inverse of :func:`as_rows`: ``rows`` in the form of ``W``; a list of other sequences."""
     if is_several(W):
         shape = next(iter(W)).shape
@@ -143,7 +146,9 @@ def _span(tensor):
     return start, start + tensor.itemsize * sum((n - 1) * stride for n, stride in steps)
 
 
-def check_number(function, argument, value, *, positive=False, signed=False):
+def check_number(
+    function: str, argument: str, value: Any, *, positive: bool = False, signed: bool = False
+) -> float:
     """A finite real number ≥ 0 (> 0 when ``positive``, any when ``signed``) as a float."""
     if isinstance(value, torch.Tensor):
         if value.dim() or value.requires_grad or not value.is_floating_point():

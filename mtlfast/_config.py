@@ -1,10 +1,16 @@
 """What of mtlfast is in use on this machine, and why not the rest."""
 
+from __future__ import annotations
+
 import importlib.metadata
+from typing import TYPE_CHECKING
 
 import torch
 
 from mtlfast import _native
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _version():
@@ -14,7 +20,7 @@ def _version():
         return "unknown"
 
 
-def build_info():
+def build_info() -> dict[str, Any]:
     """What the compiled module was built with, as a dict.
 
     Returns:
@@ -50,7 +56,7 @@ def build_info():
     return info
 
 
-def show_config():
+def show_config() -> str:
     """Which path each device takes, on which instruction set and with how many threads, as text.
 
     Returns:

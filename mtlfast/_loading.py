@@ -13,6 +13,6 @@ from mtlfast import nn
 from mtlfast.gram import LowRank
 from mtlfast.graphs._task_graph import restore_checked
 
-_MODULES = [kind for kind in map(vars(nn).get, nn.__all__) if issubclass(kind, torch.nn.Module)]
+_MODULES = [vars(nn)[name] for name in nn.__all__ if issubclass(vars(nn)[name], torch.nn.Module)]
 
 torch.serialization.add_safe_globals([*_MODULES, LowRank, restore_checked, torch.nn.ModuleList])

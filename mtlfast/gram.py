@@ -1,6 +1,9 @@
 """The distance of the tasks' Gram matrix from a wanted one."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +18,9 @@ from mtlfast._compat import (
 )
 from mtlfast._dtypes import DTYPES, real_dtype
 from mtlfast.graphs._read import check_range
+
+if TYPE_CHECKING:
+    from mtlfast._typing import Reduction, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -38,14 +44,14 @@ class LowRank:
 
     factor: torch.Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_float_tensor("LowRank", "factor", self.factor)
         if self.factor.dim() != 2:
             raise ValueError(
                 f"LowRank: factor must have shape [K, r], got {list(self.factor.shape)}"
             )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         num_tasks, rank = self.factor.shape
         return f"LowRank(num_tasks={num_tasks}, rank={rank}, dtype={self.factor.dtype})"
 
@@ -218,7 +224,9 @@ def _terms(w, omega):
     return (_Edges, _ops.gram_edges, reference.gram_reg_edges), (w, row, col, values)
 
 
-def gram_reg(W, omega, *, reduction="sum"):
+def gram_reg(
+    W: Rows, omega: torch.Tensor | LowRank, *, reduction: Reduction = "sum"
+) -> torch.Tensor:
     r"""Squared distance of the tasks' Gram matrix from a wanted one, without a K×K temporary.
 
     .. math:: R(W) = \|W W^T - \Omega\|_F^2, \qquad

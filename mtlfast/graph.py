@@ -1,5 +1,9 @@
 """The graph-weighted distance of tasks, for every form of graph, and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast import _ops, reference
@@ -25,6 +29,11 @@ from mtlfast._dtypes import FUSED
 from mtlfast.graphs._forms import FORMS, one
 from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.graphs._read import check_count
+
+if TYPE_CHECKING:
+    from typing import Any, SupportsIndex
+
+    from mtlfast._typing import FormT, Graph, Number, Reduction, Rows, RowsT, Several
 
 
 class _FixedGraphReg(torch.autograd.Function):
@@ -87,7 +96,7 @@ def _take_grad(ctx, upstream, w, form):
     return scaled_(grad, upstream)
 
 
-def graph_reg(W, graph, *, reduction="sum"):
+def graph_reg(W: Rows, graph: Graph, *, reduction: Reduction = "sum") -> torch.Tensor:
     r"""Graph-weighted sum of squared distances between tasks, in O(E·d).
 
     .. math:: R(W) = \sum_{i,j} A_{ij} \|w_i - w_j\|^2, \qquad
@@ -153,7 +162,9 @@ def graph_reg(W, graph, *, reduction="sum"):
 
 
 @torch.no_grad()
-def graph_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum"):
+def graph_add_grad_(
+    grad: Rows, W: Rows, graph: Graph, *, alpha: Number = 1.0, reduction: Reduction = "sum"
+) -> torch.Tensor:
     r"""Adds ``alpha`` times the gradient of :func:`graph_reg` in W to ``grad``, in place.
 
     .. math:: grad_i \mathrel{+}= alpha \cdot 2 \sum_j (A_{ij} + A_{ji}) (w_i - w_j)
@@ -227,7 +238,27 @@ def _prox(w, graph, step, tol, max_iter):
     return _ops.graph_prox(w, *graph.by_pieces(), step, tol, max_iter)
 
 
-def graph_prox(W, graph, step, *, tol=None, max_iter=1000):
+@overload
+def graph_prox(
+    W: FormT, graph: Graph, step: Number, *, tol: Number | None = ..., max_iter: SupportsIndex = ...
+) -> FormT: ...
+@overload
+def graph_prox(
+    W: Several,
+    graph: Graph,
+    step: Number,
+    *,
+    tol: Number | None = ...,
+    max_iter: SupportsIndex = ...,
+) -> list[torch.Tensor]: ...
+def graph_prox(
+    W: Rows,
+    graph: Graph,
+    step: Number,
+    *,
+    tol: Number | None = None,
+    max_iter: SupportsIndex = 1000,
+) -> Rows:
     r"""Proximal step of :func:`graph_reg` (``reduction="sum"``).
 
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + step \sum_{i,j} A_{ij} \|z_i - z_j\|^2
@@ -309,7 +340,14 @@ def _reference_prox(w, graph, step, tol, max_iter):
 
 
 @torch.no_grad()
-def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
+def graph_prox_(
+    W: RowsT,
+    graph: Graph,
+    step: Number,
+    *,
+    tol: Number | None = None,
+    max_iter: SupportsIndex = 1000,
+) -> RowsT:
     r"""Writes :func:`graph_prox` of W into W.
 
     .. math:: W \leftarrow (I + 4 \cdot step \cdot L)^{-1} W
@@ -339,7 +377,7 @@ def graph_prox_(W, graph, step, *, tol=None, max_iter=1000):
 
     Source: as :func:`graph_prox`.
     """
-    moved = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)
+    moved: Any = graph_prox(W, graph, step, tol=tol, max_iter=max_iter)  # type: ignore[type-var]
     check_writable("graph_prox_", "W", W)
     copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
     return W

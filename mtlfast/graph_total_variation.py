@@ -1,5 +1,9 @@
 """The total variation of tasks over a graph, the penalty of the network lasso, and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast import _ops, reference
@@ -24,10 +28,16 @@ from mtlfast.graphs._prepare import prepare_task_graph
 from mtlfast.graphs._read import check_count
 from mtlfast.graphs._tied import TiedTasks
 
+if TYPE_CHECKING:
+    from typing import SupportsIndex
+
+    from mtlfast._typing import FormT, Graph, Number, Reduction, Rows, Several
+    from mtlfast.graphs import TaskGraph
+
 _LOOKS = 10  # iterations between two looks at the duality gap
 
 
-def _prepare(function, graph, w):
+def _prepare(function: str, graph: Graph, w: torch.Tensor) -> TaskGraph:
     """A TaskGraph of ``w``'s tasks."""
     return prepare_task_graph(function, graph, w, detach=not torch.is_grad_enabled())
 
@@ -73,7 +83,7 @@ class _GraphTotalVariation(torch.autograd.Function):
         return for_each(upstream, gradient, w), *none
 
 
-def graph_total_variation(W, graph, *, reduction="sum"):
+def graph_total_variation(W: Rows, graph: Graph, *, reduction: Reduction = "sum") -> torch.Tensor:
     r"""Total variation over a graph: the weighted sum of distances between linked tasks.
 
     .. math:: R(W) = \sum_{i,j} A_{ij} \|w_i - w_j\|_2, \qquad
@@ -133,7 +143,9 @@ def graph_total_variation(W, graph, *, reduction="sum"):
 
 
 @torch.no_grad()
-def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum"):
+def graph_total_variation_add_grad_(
+    grad: Rows, W: Rows, graph: Graph, *, alpha: Number = 1.0, reduction: Reduction = "sum"
+) -> torch.Tensor:
     r"""Adds ``alpha`` times the gradient of :func:`graph_total_variation` to ``grad``, in place.
 
     .. math:: grad_i \mathrel{+}= alpha \sum_j (A_{ij} + A_{ji}) (w_i - w_j) / \|w_i - w_j\|_2
@@ -182,7 +194,17 @@ def graph_total_variation_add_grad_(grad, W, graph, *, alpha=1.0, reduction="sum
     return value / count
 
 
-def graph_total_variation_prox(W, graph, step, *, tol=1e-6, max_iter=10_000):
+@overload
+def graph_total_variation_prox(
+    W: FormT, graph: Graph, step: Number, *, tol: Number = ..., max_iter: SupportsIndex = ...
+) -> FormT: ...
+@overload
+def graph_total_variation_prox(
+    W: Several, graph: Graph, step: Number, *, tol: Number = ..., max_iter: SupportsIndex = ...
+) -> list[torch.Tensor]: ...
+def graph_total_variation_prox(
+    W: Rows, graph: Graph, step: Number, *, tol: Number = 1e-6, max_iter: SupportsIndex = 10_000
+) -> Rows:
     r"""Proximal step of :func:`graph_total_variation` (``reduction="sum"``).
 
     .. math:: \arg\min_Z P(Z), \qquad

@@ -1,5 +1,9 @@
 """The group lasso over features that all tasks share, and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast import _ops, reference
@@ -13,6 +17,9 @@ from mtlfast._checks import (
 )
 from mtlfast._compat import needs_reference, wants_double_backward, wants_grad
 from mtlfast._dtypes import real_dtype
+
+if TYPE_CHECKING:
+    from mtlfast._typing import FormT, Number, Rows, RowsT, Several
 
 
 def _inverse(lengths, w):
@@ -37,7 +44,7 @@ class _GroupLasso(torch.autograd.Function):
         return _ops.column_scale(w, upstream * _inverse(lengths, w))
 
 
-def group_lasso(W):
+def group_lasso(W: Rows) -> torch.Tensor:
     r"""Group lasso (ℓ2,1 norm): the sum of the lengths of W's columns, one for each feature.
 
     .. math:: R(W) = \|W\|_{2,1} = \sum_j \|W_{\cdot j}\|_2, \qquad
@@ -84,7 +91,7 @@ def group_lasso(W):
 
 
 @torch.no_grad()
-def group_lasso_add_grad_(grad, W, *, alpha=1.0):
+def group_lasso_add_grad_(grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
     r"""Adds ``alpha`` times the gradient of :func:`group_lasso` to ``grad``, in place.
 
     .. math:: grad_{\cdot j} \mathrel{+}= alpha \cdot W_{\cdot j} / \|W_{\cdot j}\|_2
@@ -158,7 +165,11 @@ class _GroupLassoProx(torch.autograd.Function):
         return (factor.to(x.dtype) * u + along.to(x.dtype) * x).to(w.dtype), None
 
 
-def group_lasso_prox(W, threshold):
+@overload
+def group_lasso_prox(W: FormT, threshold: Number) -> FormT: ...
+@overload
+def group_lasso_prox(W: Several, threshold: Number) -> list[torch.Tensor]: ...
+def group_lasso_prox(W: Rows, threshold: Number) -> Rows:
     r"""Proximal step of :func:`group_lasso`: shortens every column, and removes the short ones.
 
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \|Z\|_{2,1}, \qquad
@@ -199,7 +210,7 @@ def group_lasso_prox(W, threshold):
 
 
 @torch.no_grad()
-def group_lasso_prox_(W, threshold):
+def group_lasso_prox_(W: RowsT, threshold: Number) -> RowsT:
     r"""Writes :func:`group_lasso_prox` of W into W.
 
     .. math:: W_{\cdot j} \leftarrow (1 - t / \|W_{\cdot j}\|_2)_+ \, W_{\cdot j}

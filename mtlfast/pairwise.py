@@ -1,5 +1,9 @@
 """The pairwise distance of all tasks and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast import _ops, reference
@@ -21,6 +25,9 @@ from mtlfast._compat import (
     wants_grad,
 )
 from mtlfast._dtypes import FUSED
+
+if TYPE_CHECKING:
+    from mtlfast._typing import FormT, Number, Reduction, Rows, RowsT, Several
 
 _SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
 
@@ -67,7 +74,7 @@ class _PairwiseReg(torch.autograd.Function):
         return for_each(upstream, gradient, w)
 
 
-def pairwise_reg(W, *, reduction="sum"):
+def pairwise_reg(W: Rows, *, reduction: Reduction = "sum") -> torch.Tensor:
     r"""Sum of squared distances between all ordered pairs of tasks, in O(K·d).
 
     .. math:: R(W) = \sum_{i \neq j} \|w_i - w_j\|^2 = 2K \sum_i \|w_i - \bar w\|^2,
@@ -119,7 +126,9 @@ def pairwise_reg(W, *, reduction="sum"):
 
 
 @torch.no_grad()
-def pairwise_add_grad_(grad, W, *, alpha=1.0, reduction="sum"):
+def pairwise_add_grad_(
+    grad: Rows, W: Rows, *, alpha: Number = 1.0, reduction: Reduction = "sum"
+) -> torch.Tensor:
     r"""Adds ``alpha`` times the gradient of :func:`pairwise_reg` to ``grad``, in place.
 
     .. math:: grad_i \mathrel{+}= alpha \cdot 4K (w_i - \bar w)
@@ -196,7 +205,11 @@ def _prox(w, step):
     return _ops.pairwise_affine(w, mean, mean.new_ones(()), 1 / (1 + 4 * w.shape[0] * step), True)
 
 
-def pairwise_prox(W, step):
+@overload
+def pairwise_prox(W: FormT, step: Number) -> FormT: ...
+@overload
+def pairwise_prox(W: Several, step: Number) -> list[torch.Tensor]: ...
+def pairwise_prox(W: Rows, step: Number) -> Rows:
     r"""Proximal step of :func:`pairwise_reg` (``reduction="sum"``), in closed form, in O(K·d).
 
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + step \cdot \sum_{i \neq j} \|z_i - z_j\|^2
@@ -237,7 +250,7 @@ def pairwise_prox(W, step):
 
 
 @torch.no_grad()
-def pairwise_prox_(W, step):
+def pairwise_prox_(W: RowsT, step: Number) -> RowsT:
     r"""Writes :func:`pairwise_prox` of W into W.
 
     .. math:: w_i \leftarrow \bar w + (w_i - \bar w) / (1 + 4K \cdot step)

@@ -1,5 +1,9 @@
 """The sum of squares of W, weight decay as a regularizer, and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast import _ops, reference
@@ -19,6 +23,9 @@ from mtlfast._compat import (
     wants_grad,
 )
 from mtlfast._dtypes import FUSED, real_dtype
+
+if TYPE_CHECKING:
+    from mtlfast._typing import FormT, Number, Rows, RowsT, Several
 
 _SMALL = 1 << 18  # elements: W stays in the cache between value and gradient
 
@@ -47,7 +54,7 @@ class _Ridge(torch.autograd.Function):
         return scaled_(grad, upstream), None
 
 
-def ridge_reg(W, *, strength=1.0):
+def ridge_reg(W: Rows, *, strength: Number = 1.0) -> torch.Tensor:
     r"""Sum of the squares of W, which pulls every task to zero, in O(K·d).
 
     .. math:: R(W) = strength \cdot \|W\|_F^2 = strength \sum_i \|w_i\|^2, \qquad
@@ -97,7 +104,9 @@ def ridge_reg(W, *, strength=1.0):
 
 
 @torch.no_grad()
-def ridge_add_grad_(grad, W, *, alpha=1.0, strength=1.0):
+def ridge_add_grad_(
+    grad: Rows, W: Rows, *, alpha: Number = 1.0, strength: Number = 1.0
+) -> torch.Tensor:
     r"""Adds ``alpha`` times the gradient of :func:`ridge_reg` to ``grad``, in place.
 
     .. math:: grad_i \mathrel{+}= 2 \cdot alpha \cdot strength \cdot w_i
@@ -160,7 +169,11 @@ def _scaled(w, factor):
     return _ops.ridge_scale(w, torch.ones((), dtype=real_dtype(w.dtype), device=w.device), factor)
 
 
-def ridge_prox(W, step):
+@overload
+def ridge_prox(W: FormT, step: Number) -> FormT: ...
+@overload
+def ridge_prox(W: Several, step: Number) -> list[torch.Tensor]: ...
+def ridge_prox(W: Rows, step: Number) -> Rows:
     r"""Proximal step of :func:`ridge_reg`, in closed form, in O(K·d).
 
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + step \cdot \|Z\|_F^2 = W / (1 + 2 \cdot step)
@@ -199,7 +212,7 @@ def ridge_prox(W, step):
 
 
 @torch.no_grad()
-def ridge_prox_(W, step):
+def ridge_prox_(W: RowsT, step: Number) -> RowsT:
     r"""Writes :func:`ridge_prox` of W into W.
 
     .. math:: w_i \leftarrow w_i / (1 + 2 \cdot step)

@@ -1,5 +1,9 @@
 """The trace norm (nuclear norm) of matrices and its prox."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -20,6 +24,9 @@ from mtlfast._compat import (
     wants_double_backward,
     wants_grad,
 )
+
+if TYPE_CHECKING:
+    from mtlfast._typing import FormT, Number, Rows, RowsT, Several
 
 
 def _as_matrices(function, W):
@@ -106,7 +113,7 @@ class _TraceNorm(torch.autograd.Function):
         return (upstream[..., None, None] * unit).to(w.dtype), None
 
 
-def trace_norm(W, *, check=None):
+def trace_norm(W: Rows, *, check: bool | None = None) -> torch.Tensor:
     r"""Trace norm (nuclear norm) of each matrix: the sum of its singular values.
 
     .. math:: R(W) = \|W\|_* = \sum_i \sigma_i, \qquad
@@ -224,7 +231,13 @@ def _as_threshold(function, threshold, w):
     return broadcast.to(torch.float64)
 
 
-def trace_norm_prox(W, threshold, *, check=None):
+@overload
+def trace_norm_prox(W: FormT, threshold: Number, *, check: bool | None = ...) -> FormT: ...
+@overload
+def trace_norm_prox(
+    W: Several, threshold: Number, *, check: bool | None = ...
+) -> list[torch.Tensor]: ...
+def trace_norm_prox(W: Rows, threshold: Number, *, check: bool | None = None) -> Rows:
     r"""Proximal step of :func:`trace_norm`: soft-thresholding of the singular values.
 
     .. math:: \arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \|Z\|_*
@@ -276,7 +289,7 @@ def trace_norm_prox(W, threshold, *, check=None):
 
 
 @torch.no_grad()
-def trace_norm_prox_(W, threshold, *, check=None):
+def trace_norm_prox_(W: RowsT, threshold: Number, *, check: bool | None = None) -> RowsT:
     r"""Proximal step of :func:`trace_norm` in place: W becomes the minimiser.
 
     .. math:: W \leftarrow \arg\min_Z \tfrac12 \|Z - W\|_F^2 + t \|Z\|_*

@@ -39,6 +39,7 @@ REGULARIZERS = [
 
 # A layer imports from the layers after it; within a layer without cycles, regularizers not at all.
 LAYERS = [
+    {"_typing"},  # named by all, imported by none
     {"linear_model"},
     {"optim", "relations", "_loading"},
     {"nn"},
@@ -125,10 +126,19 @@ FILES_OF = {
 }
 
 
+def is_for_type_checkers(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def imports_of(path, package="mtlfast"):
-    """Names of a package's modules that a file imports, and of all other top packages."""
+    """Names of a package's modules that a file imports, and of all other top packages.
+
+    What it names for type checkers alone is not imported.
+    """
     own, foreign = set(), set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body if not is_for_type_checkers(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -198,6 +208,19 @@ def test_every_module_has_a_layer():
 
 
 OPTIONAL = ["scipy", "sklearn", "pandas", "networkx", "matplotlib", "tqdm"]
+
+
+def test_names_for_hints_are_imported_for_type_checkers_alone():
+    code = """
+import sys, torch, mtlfast
+print(*{"mtlfast._typing", "numpy.typing"} & set(sys.modules))
+import mtlfast.linear_model
+print(*{"mtlfast._typing"} & set(sys.modules))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.split() == []
 
 
 @pytest.mark.parametrize("package", ["mtlfast", "mtlfast.nn", "mtlfast.optim"])

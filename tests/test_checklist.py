@@ -33,11 +33,20 @@ def quartic_reg(w):
 
 PUBLIC = '''"""The sum of fourth powers of W."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
 from mtlfast import reference
 from mtlfast._checks import as_rows
 
+if TYPE_CHECKING:
+    from mtlfast._typing import Rows
 
-def quartic_reg(W):
+
+def quartic_reg(W: Rows) -> torch.Tensor:
     r"""Sum of the fourth powers of W.
 
     .. math:: R(W) = \\sum_{i,j} w_{ij}^4
@@ -69,7 +78,11 @@ MODULE = '''
 class Quartic(Regularizer):
     """``strength · Σ w⁴``, see :func:`mtlfast.quartic_reg`."""
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * quartic_reg(W)
 '''
 
@@ -177,6 +190,10 @@ EDITS = {
         after("    PairwiseReg,\n", "    Quartic,\n"),
         after("    Ridge(0.7),\n", "    Quartic(0.8),\n"),
     ),
+    "tests/typing/program.py": after(
+        "    value = mtlfast.pairwise_reg(W)\n",
+        "    value = value + mtlfast.quartic_reg(heads) + nn.Quartic(0.1)(W)\n",
+    ),
     "tests/test_<name>.py": new(TEST),
     "benchmarks/jobs_<name>.py": new(JOB),
     "benchmarks/jobs.py": both(
@@ -254,6 +271,7 @@ def test_what_looks_for_forgotten_places_is_content(copy):
     ran = run(
         copy,
         *("tests/test_architecture.py", "tests/test_docs.py", "tests/test_loading.py"),
+        "tests/test_typing.py",
         *("tests/test_quartic.py", "benchmarks/test_benchmarks.py", "-k", names),
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
@@ -264,6 +282,7 @@ NOTICED = {
     "tests/bad_inputs.py": "tests/test_errors.py::test_every_public_function_is_in_the_table",
     "tests/test_architecture.py": "tests/test_architecture.py::test_every_module_has_a_layer",
     "tests/test_loading.py": "tests/test_loading.py::test_every_public_module_is_tried",
+    "tests/typing/program.py": "tests/test_typing.py::test_every_public_object_is_in_the_program",
     "docs/api/functions.md": "tests/test_docs.py::test_every_public_name_is_on_a_page_of_the_api",
 }
 

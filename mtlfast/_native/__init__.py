@@ -7,6 +7,8 @@ allocator; nothing waits but checks that are asked for, torch's own decompositio
 matrices, and ``graph_prox``, whose number of iterations depends on what they find.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import warnings
@@ -21,7 +23,7 @@ try:
         raise ImportError("MTLFAST_DISABLE_NATIVE is set")
     from mtlfast import _C
 except ImportError as error:
-    _C, missing = None, str(error)
+    _C, missing = None, str(error)  # type: ignore[assignment]
 else:
     missing = ""
 
@@ -30,7 +32,7 @@ class FallbackWarning(UserWarning):
     """The compiled module is not in use, so a call took the slower pure-PyTorch reference."""
 
 
-_warned = set()
+_warned: set[str] = set()
 
 
 def warn_fallback(device):
@@ -63,7 +65,7 @@ def empty_like(w):
     return empty(w.shape, w.dtype)
 
 
-def release_memory():
+def release_memory() -> int:
     """Gives the memory that is kept for the next large result back to the system.
 
     Gradients and other results of 2 MiB and more lie in huge pages; up to two of them are kept

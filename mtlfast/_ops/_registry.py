@@ -1,6 +1,7 @@
 """How an op ``torch.ops.mtlfast.*`` is defined: schema, kernels, fallback and shapes at once."""
 
 import functools
+from typing import Any
 
 import torch
 
@@ -9,7 +10,9 @@ from mtlfast._compat import calls_directly
 from mtlfast._dtypes import real_dtype
 
 _library = torch.library.Library("mtlfast", "DEF")
-FALLBACK, CPU, CUDA = {}, {}, {}  # by the names of ops
+FALLBACK: dict[str, Any] = {}  # functions by the names of ops
+CPU: dict[str, Any] = {}
+CUDA: dict[str, Any] = {}
 
 
 def cuda_ops():

@@ -24,7 +24,7 @@ class Form:
             is not known beforehand.
     """
 
-    kind = None
+    kind: str | None = None
     is_learnable = False  # whether weights are read at every call, and may get a gradient
 
     def __init__(self, tensors, num_edges=None):

@@ -6,6 +6,7 @@ messages begin with. All work is done on the CPU, so that every device gets the 
 """
 
 import typing
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Edges(typing.NamedTuple):
     device: torch.device  # where the caller's arrays live
 
 
-def check_count(function, argument, value, least=0):
+def check_count(function: str, argument: str, value: Any, least: int = 0) -> int:
     """An integer ≥ ``least``, as an int."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{function}: {argument} must be an integer, got {type(value).__name__}")

@@ -1,6 +1,12 @@
 """The graph of task relations: checked and prepared once, then used at every step."""
 
+# Stored edges or groups: a method knows which of the tensors are there.
+# mypy: disable-error-code="assignment, call-arg, operator, return-value, union-attr"
+
+from __future__ import annotations
+
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +28,11 @@ from mtlfast.graphs._read import (
     read_sparse,
     symmetric_csr,
 )
+
+if TYPE_CHECKING:
+    from typing import Any, SupportsIndex
+
+    from mtlfast._typing import Array, Device, NetworkxGraph, SparseMatrix
 
 # The tasks of smaller graphs lie in the last cache in any order; an order that brings fewer edges
 # near each other is not worth a second copy of the graph.
@@ -121,7 +132,25 @@ class TaskGraph:
 
     __slots__ = ("__weakref__", "_converted", "num_edges", "num_tasks", *_TENSORS)
 
-    def __init__(self):
+    if TYPE_CHECKING:
+        _converted: dict[Any, Any]
+
+        @property
+        def num_tasks(self) -> int: ...
+        @property
+        def num_edges(self) -> int: ...
+        @property
+        def row_ptr(self) -> torch.Tensor | None: ...
+        @property
+        def col(self) -> torch.Tensor | None: ...
+        @property
+        def weight(self) -> torch.Tensor | None: ...
+        @property
+        def group_ptr(self) -> torch.Tensor | None: ...
+        @property
+        def member(self) -> torch.Tensor | None: ...
+
+    def __init__(self) -> None:
         raise TypeError(
             "TaskGraph: build a graph with from_edges, from_dense, from_sparse, from_networkx, "
             "knn, chain or groups, got a direct call"
@@ -140,7 +169,7 @@ class TaskGraph:
         parts = {name: copy.deepcopy(part, memo) for name, part in self._tensors().items()}
         return _restore(self.num_tasks, self.num_edges, parts)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"TaskGraph(num_tasks={self.num_tasks}, num_edges={self.num_edges}, "
             f"device='{self.device}')"
@@ -151,16 +180,16 @@ class TaskGraph:
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
-    def is_groups(self):
+    def is_groups(self) -> bool:
         """True for a graph made by :meth:`groups`."""
         return self.row_ptr is None
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Where the graph's tensors live."""
         return (self.group_ptr if self.is_groups else self.row_ptr).device
 
-    def weight_as(self, dtype):
+    def weight_as(self, dtype: torch.dtype) -> torch.Tensor:
         """``weight`` in float32 or float64; a conversion is kept for the next call."""
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"TaskGraph.weight_as: dtype must be float32 or float64, got {dtype}")
@@ -175,7 +204,9 @@ class TaskGraph:
                 self._converted[dtype] = self.weight.to(dtype)
         return self._converted[dtype]
 
-    def rows_as(self, dtype):
+    def rows_as(
+        self, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """(row_ptr, col, weight, order) as kernels take them, weights in float32 or float64.
 
         ``order`` int32 ``[K]`` is the order in which a large graph on the CPU is handled so that
@@ -194,8 +225,8 @@ class TaskGraph:
                 self._converted["rows", dtype] = self._reordered(*plain[:3])
         return self._converted["rows", dtype]
 
-    def form(self, dtype):
-        """The graph as kernels take it (:mod:`mtlfast.graphs._forms`), made once for a dtype."""
+    def form(self, dtype: torch.dtype) -> Edges | Groups:
+        """The graph as kernels take it (``mtlfast/graphs/_forms.py``), made once for a dtype."""
         known = self._converted.get(("form", dtype))
         if known is not None and not torch.compiler.is_compiling():
             return known
@@ -216,7 +247,9 @@ class TaskGraph:
             return row_ptr, col, weight, None
         return *graph_order.graph_reorder(row_ptr, col, weight, order), order
 
-    def by_pieces(self):
+    def by_pieces(
+        self,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """(row_ptr, col, weight, first, member) as ``graph_prox`` takes them, in float64.
 
         The rows of connected pieces one after the other, columns numbered within a piece; ``first``
@@ -239,7 +272,7 @@ class TaskGraph:
                 self._converted["pieces"] = *moved, first, member
         return self._converted["pieces"]
 
-    def pieces(self):
+    def pieces(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The number of each task's connected piece, int64 ``[K]``, and the size of each piece."""
         if "labels" not in self._converted:
             with torch.inference_mode(False):
@@ -254,7 +287,7 @@ class TaskGraph:
                 self._converted["labels"] = label, size
         return self._converted["labels"]
 
-    def written_out(self):
+    def written_out(self) -> TaskGraph:
         """The same graph with its edges stored; those of groups are found once and kept."""
         if not self.is_groups:
             return self
@@ -278,14 +311,14 @@ class TaskGraph:
         target = target + self.group_ptr[group[source]]
         return self.member[source], self.member[target]
 
-    def to(self, device):
+    def to(self, device: Device) -> TaskGraph:
         """The same graph on ``device``; the graph itself where it is there already."""
         moved = {name: part.to(device) for name, part in self._tensors().items()}
         if all(part is getattr(self, name) for name, part in moved.items()):
             return self
         return _restore(self.num_tasks, self.num_edges, moved)
 
-    def to_dense(self):
+    def to_dense(self) -> torch.Tensor:
         """(A + Aᵀ)/2 as a tensor ``[K, K]`` with a zero diagonal: K² numbers, for small graphs."""
         shape = (self.num_tasks, self.num_tasks)
         if self.is_groups:
@@ -304,7 +337,12 @@ class TaskGraph:
         return dense
 
     @classmethod
-    def from_edges(cls, edge_index, edge_weight=None, num_tasks=None):
+    def from_edges(
+        cls,
+        edge_index: Array,
+        edge_weight: Array | None = None,
+        num_tasks: SupportsIndex | None = None,
+    ) -> TaskGraph:
         """A_ij = the sum of the weights of all edges (i, j).
 
         Args:
@@ -321,17 +359,17 @@ class TaskGraph:
         return _from_edges("TaskGraph.from_edges", edge_index, edge_weight, num_tasks)
 
     @classmethod
-    def from_dense(cls, A):
+    def from_dense(cls, A: Array) -> TaskGraph:
         """A given in full: real numbers ``[K, K]``, a tensor, numpy array or nested list."""
         return _from_dense("TaskGraph.from_dense", A)
 
     @classmethod
-    def from_sparse(cls, A):
+    def from_sparse(cls, A: torch.Tensor | SparseMatrix) -> TaskGraph:
         """A ``[K, K]`` as a torch COO (coalesced or not), CSR or CSC tensor or in scipy.sparse."""
         return _from_sparse("TaskGraph.from_sparse", A)
 
     @classmethod
-    def from_networkx(cls, G, weight="weight"):
+    def from_networkx(cls, G: NetworkxGraph, weight: str | None = "weight") -> TaskGraph:
         """A networkx graph; task i is the i-th of ``G.nodes``.
 
         An undirected edge counts in both directions, parallel edges add up. ``weight`` names the
@@ -341,7 +379,7 @@ class TaskGraph:
         return _build(function, read_networkx(function, G, weight))
 
     @classmethod
-    def knn(cls, features, k):
+    def knn(cls, features: Array, k: SupportsIndex) -> TaskGraph:
         """Directed edges of weight 1 from each task to its ``k`` nearest others, exactly.
 
         Distances are Euclidean, in float64; at equal distances the task of smaller index is taken.
@@ -371,7 +409,7 @@ class TaskGraph:
         return _from_edges(function, torch.stack([source, target]), None, x.shape[0]).to(x.device)
 
     @classmethod
-    def chain(cls, num_tasks):
+    def chain(cls, num_tasks: SupportsIndex) -> TaskGraph:
         """Tasks in a row, as in time: A_{i,i+1} = A_{i+1,i} = 1."""
         function = "TaskGraph.chain"
         num_tasks = check_count(function, "num_tasks", num_tasks)
@@ -381,7 +419,7 @@ class TaskGraph:
         return _from_edges(function, index, None, num_tasks)
 
     @classmethod
-    def groups(cls, labels):
+    def groups(cls, labels: Array) -> TaskGraph:
         """Tasks with the same label are linked both ways with weight 1, in O(K) storage.
 
         Args:

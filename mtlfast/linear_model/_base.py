@@ -8,22 +8,22 @@ try:
     from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 except ImportError:
 
-    class ConvergenceWarning(UserWarning):
+    class ConvergenceWarning(UserWarning):  # type: ignore[no-redef]
         """A fit stopped before its tolerance was reached."""
 
-    class DataConversionWarning(UserWarning):
+    class DataConversionWarning(UserWarning):  # type: ignore[no-redef]
         """Data came in a form that had to be read as another."""
 
-    class NotFittedError(ValueError, AttributeError):
+    class NotFittedError(ValueError, AttributeError):  # type: ignore[no-redef]
         """An estimator was used before ``fit``."""
 
-    class RegressorMixin:
+    class RegressorMixin:  # type: ignore[no-redef]
         """Nothing: ``score`` is the estimators' own."""
 
-    class ClassifierMixin:
+    class ClassifierMixin:  # type: ignore[no-redef]
         """Nothing: ``score`` is the estimators' own."""
 
-    class BaseEstimator:
+    class BaseEstimator:  # type: ignore[no-redef]
         """Parameters by the names of the constructor's arguments."""
 
         @classmethod

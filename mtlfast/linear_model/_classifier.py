@@ -1,6 +1,9 @@
 """The classifier: logistic regressions, one for two classes, else one class against the rest."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
@@ -11,15 +14,38 @@ from mtlfast.linear_model._labels import factorize, label_array
 from mtlfast.linear_model._logistic import fit_logistic
 from mtlfast.linear_model._model import TaskModel
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from mtlfast._typing import Column, Features, NotTensor
+
 
 class ClassifierModel(ClassifierMixin, TaskModel):
     """Prediction and score of logistic fits; subclasses choose the penalty."""
 
-    def decision_function(self, X, task_ids=None):
+    if TYPE_CHECKING:
+        classes_: NDArray[Any]
+
+    @overload
+    def decision_function(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
+    @overload
+    def decision_function(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
+    def decision_function(
+        self, X: Features, task_ids: Column | None = None
+    ) -> torch.Tensor | NDArray[Any]:
         """``x·w_k + b_k``: ``[N]`` for two classes, > 0 for ``classes_[1]``; else ``[N, C]``."""
         return self._give_rows(*self._affine("decision_function", X, task_ids))
 
-    def predict(self, X, task_ids=None):
+    @overload
+    def predict(
+        self, X: torch.Tensor, task_ids: Column | None = ...
+    ) -> torch.Tensor | NDArray[Any]: ...
+    @overload
+    def predict(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
+    def predict(self, X: Features, task_ids: Column | None = None) -> torch.Tensor | NDArray[Any]:
         """The label of the most probable class for each row, ``[N]``.
 
         A tensor where X is one and labels are numbers, else a NumPy array.
@@ -27,7 +53,13 @@ class ClassifierModel(ClassifierMixin, TaskModel):
         features, scores = self._affine("predict", X, task_ids)
         return self._labels_of(features, scores)
 
-    def predict_proba(self, X, task_ids=None):
+    @overload
+    def predict_proba(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
+    @overload
+    def predict_proba(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
+    def predict_proba(
+        self, X: Features, task_ids: Column | None = None
+    ) -> torch.Tensor | NDArray[Any]:
         """Probabilities ``[N, C]`` that add up to 1 in each row.
 
         For C > 2 classes the C logistic functions are divided by their sum.
@@ -35,12 +67,24 @@ class ClassifierModel(ClassifierMixin, TaskModel):
         features, scores = self._affine("predict_proba", X, task_ids)
         return self._give_rows(features, log_probabilities(scores).exp())
 
-    def predict_log_proba(self, X, task_ids=None):
+    @overload
+    def predict_log_proba(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
+    @overload
+    def predict_log_proba(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
+    def predict_log_proba(
+        self, X: Features, task_ids: Column | None = None
+    ) -> torch.Tensor | NDArray[Any]:
         """Logarithms of :meth:`predict_proba`, finite where probabilities underflow."""
         features, scores = self._affine("predict_log_proba", X, task_ids)
         return self._give_rows(features, log_probabilities(scores))
 
-    def score(self, X, y, task_ids=None, sample_weight=None):
+    def score(
+        self,
+        X: Features,
+        y: Column,
+        task_ids: Column | None = None,
+        sample_weight: Column | None = None,
+    ) -> float:
         """The share of rows, by weight, whose class is predicted."""
         features, scores = self._affine("score", X, task_ids)
         function = self._function("score")
@@ -147,7 +191,13 @@ class MultiTaskClassifier(ClassifierModel):
     Source: Evgeniou and Pontil, Regularized multi-task learning, KDD 2004.
     """
 
-    def fit(self, X, y, task_ids=None, sample_weight=None):
+    def fit(
+        self,
+        X: Features,
+        y: Column,
+        task_ids: Column | None = None,
+        sample_weight: Column | None = None,
+    ) -> Self:
         """Fits all tasks together; see :meth:`MultiTaskRegressor.fit`.
 
         Args:

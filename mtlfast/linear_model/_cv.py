@@ -1,6 +1,9 @@
 """Choosing a penalty by cross-validation inside the tasks."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +13,28 @@ from mtlfast.linear_model._estimators import SquaresModel
 from mtlfast.linear_model._folds import read_folds
 from mtlfast.linear_model._model import affine
 from mtlfast.linear_model._selection import read_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, SupportsIndex
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from mtlfast._typing import (
+        Column,
+        Device,
+        DType,
+        Features,
+        FitIntercept,
+        Folds,
+        Integer,
+        Number,
+        Penalty,
+        RandomState,
+        Solver,
+        Unknown,
+    )
 
 _IMPOSSIBLE = math.log(2.0**-52)  # for a probability of 0, as sklearn.metrics.log_loss has it
 
@@ -21,11 +46,33 @@ class ChosenModel:
     attribute for the means.
     """
 
+    if TYPE_CHECKING:
+        best_index_: int
+        _table: str
+        _function: Any  # of the model beside
+        _read: Any
+        _fits: Any
+        _keep: Any
+        penalty_: Penalty
+
     def __init__(
-        self, penalty_grid, cv=5, one_standard_error=False, random_state=None, fit_intercept=True,
-        tol=1e-6, max_iter=1000, solver="auto", tasks=None, device=None, dtype=None,
-        verbose=False, unknown="error", task_column=None, intercept_scale=1.0,
-    ):  # fmt: skip
+        self,
+        penalty_grid: Iterable[Penalty],
+        cv: Folds = 5,
+        one_standard_error: bool = False,
+        random_state: RandomState = None,
+        fit_intercept: FitIntercept = True,
+        tol: Number = 1e-6,
+        max_iter: SupportsIndex = 1000,
+        solver: Solver = "auto",
+        tasks: Column | None = None,
+        device: Device | None = None,
+        dtype: DType | None = None,
+        verbose: bool = False,
+        unknown: Unknown = "error",
+        task_column: str | Integer | None = None,
+        intercept_scale: Number = 1.0,
+    ) -> None:
         self.penalty_grid = penalty_grid
         self.cv = cv
         self.one_standard_error = one_standard_error
@@ -42,7 +89,13 @@ class ChosenModel:
         self.task_column = task_column
         self.intercept_scale = intercept_scale
 
-    def fit(self, X, y, task_ids=None, sample_weight=None):
+    def fit(
+        self,
+        X: Features,
+        y: Column,
+        task_ids: Column | None = None,
+        sample_weight: Column | None = None,
+    ) -> Self:
         """Chooses the penalty and fits it to all rows.
 
         Arguments are those of the same estimator without cross-validation.
@@ -130,6 +183,9 @@ class MultiTaskRegressorCV(ChosenModel, SquaresModel):
         (4, 5)
     """
 
+    if TYPE_CHECKING:
+        cv_mse_: NDArray[Any]
+
     _table = "cv_mse_"
 
     def _loss_of_rows(self, held, fit):
@@ -198,6 +254,9 @@ class MultiTaskClassifierCV(ChosenModel, ClassifierModel):
         >>> model.score(X, y, task) > 0.8
         True
     """
+
+    if TYPE_CHECKING:
+        cv_log_loss_: NDArray[Any]
 
     _table = "cv_log_loss_"
 

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ def is_sparse_matrix(X):
     return sparse is not None and sparse.issparse(X)
 
 
-def read_target(function, y, features):
+def read_target(function: str, y: Any, features: Features) -> torch.Tensor:
     """Checks y ``[N]``: numeric and finite; float64 on the device of the features."""
     y = one_column(function, y, len(features))
     return _read_vector(function, "y", y, features)
@@ -190,7 +191,7 @@ def one_column(function, y, num_rows):
     return y
 
 
-def read_weights(function, sample_weight, features):
+def read_weights(function: str, sample_weight: Any, features: Features) -> torch.Tensor | None:
     """Checks sample_weight ``[N]``: finite, ≥ 0, not all 0; None stays None."""
     if sample_weight is None:
         return None

@@ -1,5 +1,9 @@
 """The regressor, with scikit-learn's conventions."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast.linear_model._base import RegressorMixin
@@ -7,11 +11,23 @@ from mtlfast.linear_model._data import Problem, read_target, read_weights
 from mtlfast.linear_model._fit import fit_squares, squares
 from mtlfast.linear_model._model import TaskModel
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from mtlfast._typing import Column, Features, NotTensor
+
 
 class SquaresModel(RegressorMixin, TaskModel):
     """Prediction and score of a least-squares fit; subclasses choose the penalty."""
 
-    def predict(self, X, task_ids=None):
+    @overload
+    def predict(self, X: torch.Tensor, task_ids: Column | None = ...) -> torch.Tensor: ...
+    @overload
+    def predict(self, X: NotTensor, task_ids: Column | None = ...) -> NDArray[Any]: ...
+    def predict(self, X: Features, task_ids: Column | None = None) -> torch.Tensor | NDArray[Any]:
         """Predictions ``x·w_k + b_k``, ``[N]``.
 
         Args:
@@ -30,7 +46,13 @@ class SquaresModel(RegressorMixin, TaskModel):
         """
         return self._give_rows(*self._affine("predict", X, task_ids))
 
-    def score(self, X, y, task_ids=None, sample_weight=None):
+    def score(
+        self,
+        X: Features,
+        y: Column,
+        task_ids: Column | None = None,
+        sample_weight: Column | None = None,
+    ) -> float:
         """R² of the predictions, as ``sklearn.metrics.r2_score``: 1 for a perfect fit.
 
         Sums go over the rows of all tasks, and the mean of y is the mean of all rows. A constant
@@ -186,7 +208,13 @@ class MultiTaskRegressor(SquaresModel):
     Source: Evgeniou and Pontil, Regularized multi-task learning, KDD 2004.
     """
 
-    def fit(self, X, y, task_ids=None, sample_weight=None):
+    def fit(
+        self,
+        X: Features,
+        y: Column,
+        task_ids: Column | None = None,
+        sample_weight: Column | None = None,
+    ) -> Self:
         """Fits all tasks together.
 
         Args:

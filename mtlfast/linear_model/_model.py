@@ -1,8 +1,11 @@
 """What regressor and classifier share: settings, tasks, prediction row by row."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,6 +32,24 @@ from mtlfast.linear_model._task_column import (
 from mtlfast.linear_model._tasks import check_task_count, read_tasks, refuse_unknown
 from mtlfast.nn._parameters import grouped, invalid, nested_params, with_params
 
+if TYPE_CHECKING:
+    from typing import Any, SupportsIndex
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from mtlfast._typing import (
+        Column,
+        Device,
+        DType,
+        FitIntercept,
+        Integer,
+        Number,
+        Penalty,
+        Solver,
+        Unknown,
+    )
+
 SOLVERS = ("auto", "cg", "fista", "admm")
 UNKNOWN = ("error", "mean")
 PENALTIES = ("penalty", "penalty_grid")  # may be lists of regularizers
@@ -38,11 +59,33 @@ _BLOCK = 1 << 22  # coefficients that are gathered at a time
 class TaskModel(BaseEstimator):
     """K linear models: subclasses define how they are fitted and what a prediction is."""
 
+    if TYPE_CHECKING:
+        coef_: torch.Tensor | NDArray[Any]
+        intercept_: torch.Tensor | NDArray[Any]
+        tasks_: NDArray[Any]
+        objective_: float
+        gap_: float
+        n_iter_: int
+        solver_: str
+        n_features_in_: int
+        feature_names_in_: NDArray[Any]
+
     def __init__(
-        self, penalty=None, fit_intercept=True, tol=1e-6, max_iter=1000, solver="auto", tasks=None,
-        device=None, dtype=None, verbose=False, warm_start=False, unknown="error",
-        task_column=None, intercept_scale=1.0,
-    ):  # fmt: skip
+        self,
+        penalty: Penalty = None,
+        fit_intercept: FitIntercept = True,
+        tol: Number = 1e-6,
+        max_iter: SupportsIndex = 1000,
+        solver: Solver = "auto",
+        tasks: Column | None = None,
+        device: Device | None = None,
+        dtype: DType | None = None,
+        verbose: bool = False,
+        warm_start: bool = False,
+        unknown: Unknown = "error",
+        task_column: str | Integer | None = None,
+        intercept_scale: Number = 1.0,
+    ) -> None:
         self.penalty = penalty
         self.fit_intercept = fit_intercept
         self.tol = tol
@@ -62,7 +105,7 @@ class TaskModel(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; with ``deep`` also those of penalties.
 
         Parameters of a penalty go by its name and theirs, terms of a sum or a list by position:
@@ -75,7 +118,7 @@ class TaskModel(BaseEstimator):
                     params |= nested_params(name, value)
         return params
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Sets arguments by name and returns the estimator.
 
         A penalty in which something is set is copied before: who else holds it sees no change.

@@ -1,12 +1,30 @@
 """Grids of penalties, and fits along them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 from mtlfast._checks import check_number
 from mtlfast.linear_model._base import copy_unfitted
 from mtlfast.linear_model._model import TaskModel
 from mtlfast.nn import Regularizer
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, TypeVar
 
-def strengths(penalty, factors):
+    from mtlfast._typing import Column, Features, Number, Penalty, RegularizerT
+
+    ModelT = TypeVar("ModelT", bound=TaskModel)
+
+
+@overload
+def strengths(penalty: RegularizerT, factors: Iterable[Number]) -> list[RegularizerT]: ...
+@overload
+def strengths(
+    penalty: Sequence[Regularizer], factors: Iterable[Number]
+) -> list[list[Regularizer]]: ...
+def strengths(penalty: Any, factors: Iterable[Number]) -> list[Any]:
     """A grid of penalties: one copy of ``penalty`` for each factor, its strengths multiplied by it.
 
     Args:
@@ -49,7 +67,14 @@ def _scaled(penalty, factor):
     return penalty
 
 
-def path(estimator, penalty_grid, X, y, task_ids=None, sample_weight=None):
+def path(
+    estimator: ModelT,
+    penalty_grid: Iterable[Penalty],
+    X: Features,
+    y: Column,
+    task_ids: Column | None = None,
+    sample_weight: Column | None = None,
+) -> list[ModelT]:
     """Fits one copy of an estimator for each penalty of a grid, each from the one before.
 
     Data are checked, and a regressor's statistics computed, once for the whole grid.

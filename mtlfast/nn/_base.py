@@ -1,5 +1,9 @@
 """What every regularizer is: a strength times a function of W, which says what it can do."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -7,6 +11,16 @@ from mtlfast._checks import check_grad, check_number, is_several
 from mtlfast._compat import copy_each_, has_hooks
 from mtlfast.nn._contract import num_tasks_of, quadratic_of
 from mtlfast.nn._parameters import Parameters
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from mtlfast._typing import Number, Rows, RowsT
+    from mtlfast.graphs import TaskGraph
+    from mtlfast.nn._quadratic import Quadratic
+    from mtlfast.nn._sum import Sum
 
 
 class Regularizer(Parameters, nn.Module):
@@ -74,48 +88,54 @@ class Regularizer(Parameters, nn.Module):
         tensor([[ 1.3330,  0.0000, -2.0000,  0.0000]])
     """
 
+    if TYPE_CHECKING:
+        _formula: Any
+        _sum: Any
+
+        def __call__(self, W: torch.Tensor) -> torch.Tensor: ...
+
     has_prox = False
     is_norm = False
     strength = 1.0
     _sum = None  # the class of sums, which is a regularizer itself
     _formula = None  # the forward that _parts speaks of
 
-    def __init__(self, strength=1.0):
+    def __init__(self, strength: Number = 1.0) -> None:
         super().__init__()
         self.strength = check_number(type(self).__name__, "strength", strength)
 
-    def quadratic(self, num_tasks):
+    def quadratic(self, num_tasks: int) -> Quadratic | None:
         """The :class:`Quadratic` that ``forward`` is with K tasks, or None."""
         return None
 
-    def edges(self, num_tasks):
+    def edges(self, num_tasks: int) -> tuple[TaskGraph, float] | None:
         """(TaskGraph A, s) where ``forward`` is s Σ_ij A_ij ‖w_i − w_j‖ with K tasks, or None."""
         return None
 
-    def dual_norm(self, Y):
+    def dual_norm(self, Y: torch.Tensor) -> float | torch.Tensor | None:
         """The largest ⟨Y, W⟩ over ``forward(W)`` ≤ 1 of a norm, or None where it is not known."""
         return None
 
     @property
-    def summands(self):
+    def summands(self) -> tuple[Regularizer, ...]:
         """The terms of a sum; of any other regularizer, itself."""
         return (self,)
 
-    def prox(self, W, step):
+    def prox(self, W: torch.Tensor, step: float) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__}.prox: this regularizer has no prox")
 
     @torch.no_grad()
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: float) -> RowsT:
         """Writes ``prox(W, step)`` into W, outside autograd, and returns W.
 
         W is unchanged when an error is raised. A subclass that can do without a copy of W
         overrides this.
         """
-        moved = self.prox(W, step)
+        moved: Any = self.prox(W, step)  # type: ignore[arg-type]  # a list where it takes one
         copy_each_(*((W, moved) if is_several(W) else ([W], [moved])))
         return W
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: float = 1.0) -> torch.Tensor:
         """Adds ``alpha`` times the gradient of ``forward`` to ``grad`` and returns the value.
 
         ``grad`` is like W: a tensor, or a list of tensors. Nothing else is recorded, and no other
@@ -124,7 +144,8 @@ class Regularizer(Parameters, nn.Module):
         check_grad(type(self).__name__ + ".add_grad_", grad, W)
         several = is_several(W)
         with torch.enable_grad():
-            leaves = [w.detach().requires_grad_() for w in (W if several else [W])]
+            listed: Any = W if several else [W]
+            leaves: Any = [w.detach().requires_grad_() for w in listed]
             value = self(leaves if several else leaves[0])
             parts = torch.autograd.grad(value, leaves)
         with torch.no_grad():
@@ -132,12 +153,12 @@ class Regularizer(Parameters, nn.Module):
                 target.add_(part, alpha=alpha)
         return value.detach()
 
-    def __add__(self, other):
+    def __add__(self, other: Regularizer) -> Sum:
         if not isinstance(other, Regularizer):
             return NotImplemented
         return self._sum([self, other])
 
-    def __radd__(self, other):  # sum([...]) starts from 0
+    def __radd__(self, other: int) -> Self:  # sum([...]) starts from 0
         if isinstance(other, int) and other == 0:
             return self
         return NotImplemented
@@ -150,7 +171,7 @@ class Regularizer(Parameters, nn.Module):
         self.strength = strength
         return self
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"strength={self.strength:g}"
 
     def _hold(self, name, value):

@@ -1,5 +1,9 @@
 """The regularizers over a graph of the tasks."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast._checks import as_rows, check_number, check_reduction
@@ -15,17 +19,31 @@ from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.nn._base import Regularizer
 from mtlfast.nn._quadratic import Quadratic, Shape
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from mtlfast._typing import Array, FormT, Graph, Number, Reduction, Rows, Several, SparseMatrix
+
 
 class _OnGraph(Regularizer):
     """What regularizers over a graph share: they hold it, move it and divide by its edges."""
 
-    def __init__(self, graph, strength=1.0, reduction="sum"):
+    if TYPE_CHECKING:
+        graph: TaskGraph | torch.Tensor | NDArray[Any] | SparseMatrix
+        edge_index: Array
+        edge_weight: Array | None
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def __init__(self, graph: Graph, strength: Number = 1.0, reduction: Reduction = "sum") -> None:
         super().__init__(strength)
         name = type(self).__name__
         check_reduction(name, reduction)
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
         self._is_edge_list = isinstance(graph, (tuple, list))
-        if self._is_edge_list:
+        if isinstance(graph, (tuple, list)):
             if len(graph) != 2:
                 raise ValueError(
                     f"{name}: a graph of plain tensors must be (edge_index, edge_weight), "
@@ -78,7 +96,7 @@ class _OnGraph(Regularizer):
     def _argument(self, name):
         return self._stored() if name == "graph" else super()._argument(name)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         graph = "(edge_index, edge_weight)" if self._is_edge_list else self.graph
         if isinstance(graph, torch.Tensor):
             graph = f"{graph.layout} {list(graph.shape)}".removeprefix("torch.")
@@ -102,12 +120,12 @@ class GraphReg(_OnGraph):
 
     has_prox = True
 
-    def forward(self, W):
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * graph_reg(W, self._stored(), reduction=self.reduction)
 
     _formula = forward
 
-    def quadratic(self, num_tasks):
+    def quadratic(self, num_tasks: int) -> Quadratic:
         return Quadratic(graphs=[self._strong_graph("quadratic", num_tasks)])
 
     def _shape(self):
@@ -120,12 +138,16 @@ class GraphReg(_OnGraph):
         count = form.count if self.reduction == "mean" else 1
         return Parts(graphs=((form.fixed(rows), self.strength / float(count)),))
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         step = check_number("GraphReg.prox", "step", step)
         graph = self._task_graph("prox", W)
         return graph_prox(W, graph, step * self._factor(graph))
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
         alpha = check_number("GraphReg.add_grad_", "alpha", alpha, signed=True)
         graph, strength = self._stored(), self.strength
         value = graph_add_grad_(grad, W, graph, alpha=alpha * strength, reduction=self.reduction)
@@ -156,19 +178,23 @@ class GraphTotalVariation(_OnGraph):
 
     has_prox = True
 
-    def forward(self, W):
+    def forward(self, W: Rows) -> torch.Tensor:
         value = graph_total_variation(W, self._stored(), reduction=self.reduction)
         return self.strength * value
 
-    def edges(self, num_tasks):
+    def edges(self, num_tasks: int) -> tuple[TaskGraph, float]:
         return self._strong_graph("edges", num_tasks)
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         step = check_number("GraphTotalVariation.prox", "step", step)
         graph = self._task_graph("prox", W)
         return graph_total_variation_prox(W, graph, step * self._factor(graph))
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
         alpha = check_number("GraphTotalVariation.add_grad_", "alpha", alpha, signed=True)
         strength = self.strength
         return strength * graph_total_variation_add_grad_(

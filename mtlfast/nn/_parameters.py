@@ -1,12 +1,20 @@
 """Parameters in scikit-learn's sense: the constructor's arguments by name, to be read and set."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import inspect
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from mtlfast.graphs import TaskGraph
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
 
 _MODULE = frozenset(vars(nn.Module()))  # what every module keeps for itself
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
@@ -19,7 +27,7 @@ class Parameters:
     An argument is a parameter where the module keeps it as an attribute of its name.
     """
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; with ``deep`` also those of terms of a sum.
 
         Example:
@@ -40,7 +48,7 @@ class Parameters:
         """A constructor's argument as it was given."""
         return getattr(self, name)
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Sets arguments by name and returns the module; nothing is set when one is refused.
 
         The constructor judges the new values. What it derived from numbers is derived anew; tensors

@@ -1,13 +1,22 @@
 """What a quadratic regularizer says of itself, and the prox that follows from it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtlfast._checks import check_number
 from mtlfast.graph import graph_prox
 from mtlfast.graphs import TaskGraph
 from mtlfast.pairwise import pairwise_prox
 from mtlfast.ridge import ridge_prox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from mtlfast._typing import Number
 
 
 class Shape(NamedTuple):
@@ -42,24 +51,33 @@ class Quadratic:
 
     ridge: float = 0.0
     pairs: float = 0.0
-    graphs: tuple = ()
+    graphs: tuple[tuple[TaskGraph, float], ...] = ()
 
-    def __post_init__(self):
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            ridge: Number = 0.0,
+            pairs: Number = 0.0,
+            graphs: Sequence[tuple[TaskGraph, Number]] = (),
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
         fill = object.__setattr__
         for name in ("ridge", "pairs"):
             fill(self, name, check_number("Quadratic", name, getattr(self, name)))
         fill(self, "graphs", tuple(_checked(entry) for entry in _entries(self.graphs)))
 
-    def __add__(self, other):
+    def __add__(self, other: Quadratic) -> Quadratic:
         if not isinstance(other, Quadratic):
             return NotImplemented
         return total((self, other))
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         return Shape(self.pairs > 0, sum(strength > 0 for _, strength in self.graphs))
 
-    def prox(self, rows, step):
+    def prox(self, rows: torch.Tensor, step: float) -> torch.Tensor:
         """The minimiser of ½‖Z − W‖² + step · value(Z) for rows ``[K, d]``, with one graph at most.
 
         Example:

@@ -1,5 +1,9 @@
 """Sums of regularizers: what they are follows from what their terms declare."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast, overload
+
 import torch
 from torch import nn
 
@@ -11,6 +15,20 @@ from mtlfast.nn._base import Regularizer
 from mtlfast.nn._contract import quadratic_of
 from mtlfast.nn._parameters import grouped, invalid
 from mtlfast.nn._quadratic import total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from mtlfast._typing import FormT, Rows, RowsT, Several
+    from mtlfast.graphs import TaskGraph
+    from mtlfast.nn._quadratic import Quadratic
+
+    class Terms(nn.ModuleList):
+        def __iter__(self) -> Iterator[Regularizer]: ...
+        def __getitem__(self, place: int) -> Regularizer: ...  # type: ignore[override]
 
 
 class Sum(Regularizer):
@@ -44,35 +62,40 @@ class Sum(Regularizer):
         False
     """
 
-    def __init__(self, terms):
+    if TYPE_CHECKING:
+        terms: Terms
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def __init__(self, terms: Iterable[Regularizer]) -> None:
         super().__init__()
-        flat = []
+        flat: list[Regularizer] = []
         for term in terms:
             if not isinstance(term, Regularizer):
                 raise TypeError(f"Sum: terms must be regularizers, got {type(term).__name__}")
             flat += term.summands
         if not flat:
             raise ValueError("Sum: terms must hold at least one regularizer, got none")
-        self.terms = nn.ModuleList(flat)
+        self.terms = cast("Terms", nn.ModuleList(flat))
 
     @property
-    def summands(self):
+    def summands(self) -> tuple[Regularizer, ...]:
         return tuple(self.terms)
 
-    def quadratic(self, num_tasks):
+    def quadratic(self, num_tasks: int) -> Quadratic | None:
         parts = [quadratic_of(term, num_tasks) for term in self.terms]
         return None if any(part is None for part in parts) else total(parts)
 
     @property
-    def is_norm(self):
+    def is_norm(self) -> bool:  # type: ignore[override]
         """Of a single term; the prox of several norms is not known."""
         return len(self.terms) == 1 and self.terms[0].is_norm
 
-    def edges(self, num_tasks):
+    def edges(self, num_tasks: int) -> tuple[TaskGraph, float] | None:
         return self.terms[0].edges(num_tasks) if len(self.terms) == 1 else None
 
     @property
-    def has_prox(self):
+    def has_prox(self) -> bool:  # type: ignore[override]
         return self._plan() is not None
 
     def _plan(self):
@@ -85,7 +108,7 @@ class Sum(Regularizer):
         graphs = sum(shape.graphs for shape in shapes if shape is not None)
         return (None,) if None not in shapes and graphs <= 1 else None
 
-    def forward(self, W):
+    def forward(self, W: Rows) -> torch.Tensor:
         rows = as_rows("Sum", W)
         parts, rest = None, self.terms
         if not (torch.compiler.is_compiling() or needs_reference(rows)) and rows.dtype in FUSED:
@@ -107,9 +130,13 @@ class Sum(Regularizer):
             together = together.plus(part)
         return together, rest
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: float) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: float) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: float) -> Rows:
         if len(self.terms) == 1 and self.terms[0].has_prox:
-            return self.terms[0].prox(W, step)
+            return self.terms[0].prox(W, step)  # type: ignore[arg-type]
         plan = self._plan()
         if plan is None:
             raise NotImplementedError(
@@ -125,12 +152,12 @@ class Sum(Regularizer):
             rows = alone.prox(rows, step / (1 + 2 * step * quadratic.ridge))
         return rows_like(W, rows)
 
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: float) -> RowsT:
         if len(self.terms) == 1 and self.terms[0].has_prox:
             return self.terms[0].prox_(W, step)
         return super().prox_(W, step)
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: float = 1.0) -> torch.Tensor:
         check_grad("Sum.add_grad_", grad, W)
         alpha = check_number("Sum.add_grad_", "alpha", alpha, signed=True)
         parts, rest = None, list(self.terms)
@@ -149,14 +176,14 @@ class Sum(Regularizer):
                 write_rows_(grad, target)
         return sum(values[1:], values[0])
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         params = {"terms": list(self.terms)}
         for place, term in enumerate(self.terms if deep else ()):
             inside = {f"{place}__{name}": value for name, value in term.get_params().items()}
             params |= {str(place): term} | inside
         return params
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         if not params:
             return self
         terms = Sum(params.pop("terms", self.terms)).summands
@@ -174,7 +201,7 @@ class Sum(Regularizer):
             places[place].set_params(**inside)
         return self
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return ""
 
 

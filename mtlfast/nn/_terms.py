@@ -1,5 +1,9 @@
 """The regularizers that need nothing but W, and the Gram distance."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import torch
 
 from mtlfast._checks import (
@@ -24,6 +28,9 @@ from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, 
 from mtlfast.ridge import ridge_add_grad_, ridge_prox, ridge_prox_, ridge_reg
 from mtlfast.trace_norm import trace_norm, trace_norm_prox, trace_norm_prox_
 
+if TYPE_CHECKING:
+    from mtlfast._typing import FormT, Number, Reduction, Rows, RowsT, Several
+
 
 class PairwiseReg(Regularizer):
     """``strength · pairwise_reg(W, reduction=reduction)``, see :func:`mtlfast.pairwise_reg`.
@@ -41,31 +48,39 @@ class PairwiseReg(Regularizer):
 
     has_prox = True
 
-    def __init__(self, strength=1.0, reduction="sum"):
+    def __init__(self, strength: Number = 1.0, reduction: Reduction = "sum") -> None:
         super().__init__(strength)
         check_reduction("PairwiseReg", reduction)
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * pairwise_reg(W, reduction=self.reduction)
 
     _formula = forward
 
-    def quadratic(self, num_tasks):
+    def quadratic(self, num_tasks: int) -> Quadratic:
         return Quadratic(pairs=self._factor(num_tasks))
 
     def _parts(self, rows, *, constants=False):
         return Parts(pairs=self._factor(rows.shape[0]))
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         step = check_number("PairwiseReg.prox", "step", step)
         return pairwise_prox(W, step * self._factor(len(W)))
 
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: Number) -> RowsT:
         step = check_number("PairwiseReg.prox_", "step", step)
         return pairwise_prox_(W, step * self._factor(len(W)))
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
         alpha = check_number("PairwiseReg.add_grad_", "alpha", alpha, signed=True)
         strength = self.strength
         value = pairwise_add_grad_(grad, W, alpha=alpha * strength, reduction=self.reduction)
@@ -77,7 +92,7 @@ class PairwiseReg(Regularizer):
             return self.strength / max(num_tasks * (num_tasks - 1), 1)
         return self.strength
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f'{super().extra_repr()}, reduction="{self.reduction}"'
 
 
@@ -89,12 +104,21 @@ class GramReg(Regularizer):
     held likewise as ``factor``.
     """
 
-    def __init__(self, omega, strength=1.0, reduction="sum"):
+    if TYPE_CHECKING:
+        omega: torch.Tensor
+        factor: torch.Tensor
+
+    def __init__(
+        self,
+        omega: torch.Tensor | LowRank,
+        strength: Number = 1.0,
+        reduction: Reduction = "sum",
+    ) -> None:
         super().__init__(strength)
         check_reduction("GramReg", reduction)
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
         self._is_low_rank = isinstance(omega, LowRank)
-        if self._is_low_rank:
+        if isinstance(omega, LowRank):
             self._hold("factor", omega.factor)
         else:
             self._hold("omega", omega)
@@ -103,10 +127,14 @@ class GramReg(Regularizer):
         low_rank = name == "omega" and self._is_low_rank
         return LowRank(self.factor) if low_rank else super()._argument(name)
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * gram_reg(W, self._argument("omega"), reduction=self.reduction)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         omega = self._argument("omega")
         omega = omega if self._is_low_rank else list(omega.shape)
         return f'{omega}, {super().extra_repr()}, reduction="{self.reduction}"'
@@ -122,7 +150,11 @@ class TraceNorm(Regularizer):
     has_prox = True
     is_norm = True
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * trace_norm(as_rows("TraceNorm", W))
 
     _formula = forward
@@ -130,16 +162,20 @@ class TraceNorm(Regularizer):
     def _parts(self, rows, *, constants=False):
         return Parts(trace_norm=self.strength)
 
-    def dual_norm(self, Y):
+    def dual_norm(self, Y: Rows) -> float:
         return _over(torch.linalg.matrix_norm(as_rows("TraceNorm.dual_norm", Y), 2), self.strength)
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         step = check_number("TraceNorm.prox", "step", step)
         rows = trace_norm_prox(as_rows("TraceNorm.prox", W), step * self.strength)
         return rows_like(W, rows)
 
     @torch.no_grad()
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: Number) -> RowsT:
         step = check_number("TraceNorm.prox_", "step", step)
         check_writable("TraceNorm.prox_", "W", W)
         rows = as_rows("TraceNorm.prox_", W)
@@ -163,22 +199,30 @@ class GroupLasso(Regularizer):
     has_prox = True
     is_norm = True
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return self.strength * group_lasso(W)
 
-    def dual_norm(self, Y):
+    def dual_norm(self, Y: Rows) -> float:
         lengths = torch.linalg.vector_norm(as_rows("GroupLasso.dual_norm", Y), dim=0)
         return _over(lengths.max(), self.strength)
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         step = check_number("GroupLasso.prox", "step", step)
         return group_lasso_prox(W, step * self.strength)
 
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: Number) -> RowsT:
         step = check_number("GroupLasso.prox_", "step", step)
         return group_lasso_prox_(W, step * self.strength)
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
         alpha = check_number("GroupLasso.add_grad_", "alpha", alpha, signed=True)
         return self.strength * group_lasso_add_grad_(grad, W, alpha=alpha * self.strength)
 
@@ -199,26 +243,34 @@ class Ridge(Regularizer):
 
     has_prox = True
 
-    def forward(self, W):
+    if TYPE_CHECKING:
+
+        def __call__(self, W: Rows) -> torch.Tensor: ...
+
+    def forward(self, W: Rows) -> torch.Tensor:
         return ridge_reg(W, strength=self.strength)
 
     _formula = forward
 
-    def quadratic(self, num_tasks):
+    def quadratic(self, num_tasks: int) -> Quadratic:
         return Quadratic(ridge=self.strength)
 
     def _parts(self, rows, *, constants=False):
         return Parts(ridge=self.strength)
 
-    def prox(self, W, step):
+    @overload
+    def prox(self, W: FormT, step: Number) -> FormT: ...
+    @overload
+    def prox(self, W: Several, step: Number) -> list[torch.Tensor]: ...
+    def prox(self, W: Rows, step: Number) -> Rows:
         step = check_number("Ridge.prox", "step", step)
         return ridge_prox(W, step * self.strength)
 
-    def prox_(self, W, step):
+    def prox_(self, W: RowsT, step: Number) -> RowsT:
         step = check_number("Ridge.prox_", "step", step)
         return ridge_prox_(W, step * self.strength)
 
-    def add_grad_(self, grad, W, *, alpha=1.0):
+    def add_grad_(self, grad: Rows, W: Rows, *, alpha: Number = 1.0) -> torch.Tensor:
         alpha = check_number("Ridge.add_grad_", "alpha", alpha, signed=True)
         return ridge_add_grad_(grad, W, alpha=alpha, strength=self.strength)
 

@@ -1,12 +1,21 @@
 """Steps on the task loss and on the relation between the tasks, in turn."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, overload
 
 import torch
 
 from mtlfast.optim._terms import Proxes
 from mtlfast.optim._wrapper import Merged, Wrapper, check_optimizer, parameters_of
+
+if TYPE_CHECKING:
+    from collections import defaultdict
+    from typing import Any, NoReturn
+
+    from mtlfast._typing import Closure, LossT, OtherLossT, Terms
 
 
 class Alternating(Wrapper):
@@ -60,10 +69,23 @@ class Alternating(Wrapper):
         3.0
     """
 
+    if TYPE_CHECKING:
+        task_optimizer: torch.optim.Optimizer
+        relation_optimizer: torch.optim.Optimizer | None
+        task_steps: int
+        relation_steps: int
+
     inner = ("task_optimizer", "relation_optimizer")
     _kept = ("task_optimizer", "relation_optimizer", "_proxes", "task_steps", "relation_steps")
 
-    def __init__(self, task_optimizer, relation, *, task_steps=1, relation_steps=1):
+    def __init__(
+        self,
+        task_optimizer: torch.optim.Optimizer,
+        relation: torch.optim.Optimizer | Terms,
+        *,
+        task_steps: int = 1,
+        relation_steps: int = 1,
+    ) -> None:
         check_optimizer("Alternating", "task_optimizer", task_optimizer)
         for name, value in (("task_steps", task_steps), ("relation_steps", relation_steps)):
             if isinstance(value, bool) or not isinstance(value, int):
@@ -96,20 +118,42 @@ class Alternating(Wrapper):
         return Merged("Alternating", self._optimizers)
 
     @property
-    def param_groups(self):
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """A new list of the groups of the task optimiser, then those of the relation."""
         return [group for inner in self._optimizers.values() for group in inner.param_groups]
 
     @property
-    def state(self):
+    def state(self) -> defaultdict[torch.Tensor, Any]:  # type: ignore[override]
         """A new dict of the states of both by parameter, not to be written to."""
         return self._merged.state()
 
     @property
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.task_optimizer.defaults
 
-    def step(self, task_closure=None, relation_closure=None, *, closure=None):
+    @overload  # type: ignore[override]
+    def step(self, task_closure: None = ..., relation_closure: None = ...) -> tuple[None, None]: ...
+    @overload
+    def step(
+        self, task_closure: Closure[LossT], relation_closure: None = ...
+    ) -> tuple[LossT, None]: ...
+    @overload
+    def step(
+        self, task_closure: None = ..., *, relation_closure: Closure[OtherLossT]
+    ) -> tuple[None, OtherLossT]: ...
+    @overload
+    def step(
+        self, task_closure: Closure[LossT], relation_closure: Closure[OtherLossT]
+    ) -> tuple[LossT, OtherLossT]: ...
+    @overload
+    def step(self, *, closure: Closure[LossT]) -> tuple[LossT, LossT | None]: ...
+    def step(
+        self,
+        task_closure: Closure[Any] | None = None,
+        relation_closure: Closure[Any] | None = None,
+        *,
+        closure: Closure[Any] | None = None,
+    ) -> tuple[Any, Any]:
         """Both phases once; returns (last task loss, last relation loss).
 
         A closure zeroes gradients, computes its loss, calls ``backward`` and returns the loss, as
@@ -159,11 +203,11 @@ class Alternating(Wrapper):
                 self._proxes.apply([ratio * length for length in lengths])
         return task_loss, relation_loss
 
-    def zero_grad(self, set_to_none=True):
+    def zero_grad(self, set_to_none: bool = True) -> None:
         for inner in self._optimizers.values():
             inner.zero_grad(set_to_none)
 
-    def add_param_group(self, param_group):
+    def add_param_group(self, param_group: dict[str, Any]) -> NoReturn:
         raise NotImplementedError(
             "Alternating: add_param_group must be called on the task or the relation optimizer"
         )

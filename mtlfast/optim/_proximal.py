@@ -1,7 +1,20 @@
 """Proximal steps: an ordinary optimiser on the loss, then the prox of each regularizer."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 from mtlfast.optim._terms import Gradients, Proxes
 from mtlfast.optim._wrapper import Wrapper, check_optimizer
+
+if TYPE_CHECKING:
+    from collections import defaultdict
+    from collections.abc import Sequence
+    from typing import Any
+
+    import torch
+
+    from mtlfast._typing import Closure, LossT, Terms
 
 
 class Proximal(Wrapper):
@@ -58,29 +71,43 @@ class Proximal(Wrapper):
     Source: N. Parikh and S. Boyd, Proximal Algorithms, 2014, section 4.2.
     """
 
+    if TYPE_CHECKING:
+        optimizer: torch.optim.Optimizer
+
     inner = ("optimizer",)
     _kept = ("optimizer", "_proxes", "_gradients")
-    _held = ()  # (parameter, its gradient) where the smooth terms have joined
+    # (parameter, its gradient) where the smooth terms have joined
+    _held: Sequence[tuple[Any, Any]] = ()
 
-    def __init__(self, optimizer, regularizers, *, smooth=None):
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        regularizers: Terms,
+        *,
+        smooth: Terms | None = None,
+    ) -> None:
         check_optimizer("Proximal", "optimizer", optimizer)
         proxes = Proxes("Proximal", optimizer, regularizers, optional=smooth is not None)
         gradients = None if smooth is None else Gradients("Proximal", optimizer, smooth)
         super().__init__(optimizer=optimizer, _proxes=proxes, _gradients=gradients)
 
     @property
-    def param_groups(self):
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         return self.optimizer.param_groups
 
     @property
-    def state(self):
+    def state(self) -> defaultdict[torch.Tensor, Any]:  # type: ignore[override]
         return self.optimizer.state
 
     @property
-    def defaults(self):
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.optimizer.defaults
 
-    def step(self, closure=None, **options):
+    @overload
+    def step(self, closure: None = ..., **options: Any) -> None: ...
+    @overload
+    def step(self, closure: Closure[LossT], **options: Any) -> LossT: ...
+    def step(self, closure: Closure[Any] | None = None, **options: Any) -> Any:
         """One step of both; returns what the wrapped optimiser's ``step`` returns.
 
         Args:
@@ -99,7 +126,7 @@ class Proximal(Wrapper):
             self._proxes.apply(lengths)
         return loss
 
-    def add_smooth_(self):
+    def add_smooth_(self) -> None:
         """Adds the gradients of ``smooth`` now; the :meth:`step` that follows does not repeat it.
 
         For what must see whole gradients before a step, such as clipping: call it once all
@@ -151,11 +178,11 @@ class Proximal(Wrapper):
 
         return with_smooth
 
-    def zero_grad(self, set_to_none=True):
+    def zero_grad(self, set_to_none: bool = True) -> None:
         self._held = ()
         self.optimizer.zero_grad(set_to_none)
 
-    def add_param_group(self, param_group):
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         self.optimizer.add_param_group(param_group)
 
     def _pack(self):

@@ -1,8 +1,14 @@
 """What an optimiser that wraps others owes to the code around it: to look like those others."""
 
+from __future__ import annotations
+
 import collections
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Wrapper(torch.optim.Optimizer):
@@ -11,14 +17,14 @@ class Wrapper(torch.optim.Optimizer):
     ``inner`` names the attributes that hold them, ``_kept`` those that are copied and pickled.
     """
 
-    inner = ()
-    _kept = ()
+    inner: tuple[str, ...] = ()
+    _kept: tuple[str, ...] = ()
     # A fused optimiser says so that it undoes the scale of gradients by itself, from attributes
     # that a GradScaler sets. The scaler must do that before the terms of a wrapper join, and leave
     # out a step as a whole.
     _step_supports_amp_scaling = False
 
-    def __init__(self, **attributes):
+    def __init__(self, **attributes: Any) -> None:
         # The path of unpickling: it sets up the hooks of an Optimizer but no groups or state,
         # which are those of the wrapped optimisers.
         self.__setstate__(attributes)
@@ -43,7 +49,7 @@ class Wrapper(torch.optim.Optimizer):
             f"{type(self).__name__}: attribute {name} must be taken from one optimizer, got {what}"
         )
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         owners = self._owners(name)
         found = [getattr(owner, name) for owner in owners.values()]
         if not found:
@@ -58,7 +64,7 @@ class Wrapper(torch.optim.Optimizer):
 
         return both
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         """What is public and a wrapped optimiser's own is set there: here it would hide that."""
         own = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
         owners = {} if own else self._owners(name)
@@ -72,25 +78,25 @@ class Wrapper(torch.optim.Optimizer):
     def __dir__(self):
         return sorted({*super().__dir__(), *(n for o in self._wrapped().values() for n in dir(o))})
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The state, after and before the hooks that are registered here."""
-        for hook in self._optimizer_state_dict_pre_hooks.values():
-            hook(self)
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
         state = self._pack()
-        for hook in self._optimizer_state_dict_post_hooks.values():
-            changed = hook(self, state)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, state)
             state = state if changed is None else changed
         return state
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave, after and before the hooks registered here."""
         state_dict = state_dict.copy()
-        for hook in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = hook(self, state_dict)
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
         self._unpack(state_dict)
-        for hook in self._optimizer_load_state_dict_post_hooks.values():
-            hook(self)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
 
 def check_optimizer(owner, argument, value):

@@ -1,10 +1,16 @@
 """Rows in clusters: k-means with a seed, and a cover by balls of a given radius."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from mtlfast._torch.group_lasso import scale_of
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _SETTLED = 1e-4  # share of the tasks that may still move when k-means ends
 _SHOWN = 6  # names of a cluster that are written out
@@ -29,16 +35,16 @@ class Clusters:
     sizes: torch.Tensor
     spreads: torch.Tensor
     inertia: float
-    names: list
+    names: list[Any]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.sizes)
 
-    def members(self, cluster):
+    def members(self, cluster: int) -> list[Any]:
         """Names of the tasks of one cluster, in the order of the tasks."""
         return [self.names[k] for k in (self.labels == cluster).nonzero().flatten().tolist()]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{len(self)} clusters", f"{'':>4}{'tasks':>10}{'spread':>12}  members"]
         for c, (size, spread) in enumerate(zip(self.sizes, self.spreads, strict=True)):
             first = (self.labels == c).nonzero().flatten()[:_SHOWN].tolist()

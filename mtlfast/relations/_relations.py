@@ -1,6 +1,9 @@
 """What was learned about the tasks, readable by a person: neighbours, covariance, clusters."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, overload
 
 import torch
 
@@ -8,12 +11,24 @@ from mtlfast._checks import check_number, is_several
 from mtlfast.relations import _clusters, _plot
 from mtlfast.relations._input import count, plain, read_names, read_rows, read_seed
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from mtlfast._typing import HasCoefficients, Integer, Metric, Number, Rows
+
 _LARGEST = 1 << 24  # entries of a covariance block: 128 MiB, all pairs of 4,096 tasks
 _PAIRS = 1_000  # tasks up to which all pairs are looked at for the summary
 _METRICS = ("euclidean", "cosine", "correlation")
 
 
-def relations(W, *, names=None):
+def relations(
+    W: Rows | NDArray[Any] | Sequence[Any] | HasCoefficients | torch.nn.Module,
+    *,
+    names: Iterable[Any] | None = None,
+) -> Relations:
     r"""What a fitted W says about its tasks: near ones, their covariance, clusters, a plot.
 
     The covariance is that of the trace norm. Learning a relation :math:`\Omega` of the tasks with
@@ -82,37 +97,39 @@ class Relations:
         names: list of K.
     """
 
-    def __init__(self, W, names):
+    def __init__(self, W: torch.Tensor, names: list[Any]) -> None:
         self.W = W
         self.names = names
         self._position = {name: k for k, name in enumerate(names)}
         self._directions = None
 
     @property
-    def num_tasks(self):
+    def num_tasks(self) -> int:
         return self.W.shape[0]
 
     @property
-    def num_features(self):
+    def num_features(self) -> int:
         return self.W.shape[1]
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         """The numerical rank of W, its singular values above σ₁·max(K, d)·2⁻⁵²."""
         return len(self.singular_values)
 
     @property
-    def singular_values(self):
+    def singular_values(self) -> torch.Tensor:
         """Float64 ``[rank]``, decreasing."""
         return self._spectrum()[0]
 
     @property
-    def energies(self):
+    def energies(self) -> torch.Tensor:
         """Float64 ``[rank]``, the share of each singular direction in ‖W‖_F²."""
         s = self.singular_values / self.singular_values[:1]
         return s.square() / s.square().sum()
 
-    def nearest(self, task, n=5, metric="euclidean"):
+    def nearest(
+        self, task: Any, n: Integer = 5, metric: Metric = "euclidean"
+    ) -> list[tuple[Any, float]]:
         """The n tasks most like one task: ``[(name, value), …]``, the nearest first.
 
         Args:
@@ -145,7 +162,13 @@ class Relations:
         near = near[far[near].sort(stable=True).indices[:n]]
         return [(self.names[k], float(value[k])) for k in near.tolist()]
 
-    def covariance(self, i=None, j=None):
+    @overload
+    def covariance(self, i: Any = ..., j: None = ...) -> torch.Tensor: ...
+    @overload
+    def covariance(self, i: str | int, j: str | int) -> float: ...
+    @overload
+    def covariance(self, i: Any, j: Any) -> float | torch.Tensor: ...
+    def covariance(self, i: Any = None, j: Any = None) -> float | torch.Tensor:
         """Entries of the task covariance Ω = W C Wᵀ with tr Ω = 1.
 
         Args:
@@ -165,7 +188,13 @@ class Relations:
         right, other = self._factor_rows("covariance", j)
         return _block("covariance", left, right, one, other)
 
-    def correlation(self, i=None, j=None):
+    @overload
+    def correlation(self, i: Any = ..., j: None = ...) -> torch.Tensor: ...
+    @overload
+    def correlation(self, i: str | int, j: str | int) -> float: ...
+    @overload
+    def correlation(self, i: Any, j: Any) -> float | torch.Tensor: ...
+    def correlation(self, i: Any = None, j: Any = None) -> float | torch.Tensor:
         """Entries of Ω scaled to a diagonal of ones; arguments and results as ``covariance``.
 
         A task whose row in W is zero has correlation 0 with all tasks, itself as well.
@@ -174,11 +203,19 @@ class Relations:
         right, other = self._factor_rows("correlation", j)
         return _block("correlation", _unit(left), _unit(right), one, other, bound=1.0)
 
-    def covariance_factor(self):
+    def covariance_factor(self) -> torch.Tensor:
         """F float64 ``[K, rank]`` with Ω = F Fᵀ; its columns are orthogonal, longest first."""
         return self.W @ self._spectrum()[1]
 
-    def clusters(self, n_clusters=None, threshold=None, *, seed=0, restarts=4, max_iter=100):
+    def clusters(
+        self,
+        n_clusters: Integer | None = None,
+        threshold: Number | None = None,
+        *,
+        seed: Integer = 0,
+        restarts: Integer = 4,
+        max_iter: Integer = 100,
+    ) -> _clusters.Clusters:
         """Tasks in clusters of near rows: k-means, or balls of a given radius.
 
         Args:
@@ -189,7 +226,7 @@ class Relations:
             seed, restarts, max_iter: of k-means: the best of several starts drawn from the seed.
 
         Returns:
-            :class:`mtlfast._clusters.Clusters` with ``labels``, ``centers``, ``sizes``,
+            :class:`mtlfast.relations._clusters.Clusters` with ``labels``, ``centers``, ``sizes``,
             ``spreads``, ``inertia`` and ``members(cluster)``; ``print`` it for a table.
 
         Raises:
@@ -217,13 +254,14 @@ class Relations:
             restarts = count("clusters", "restarts", restarts)
             max_iter = count("clusters", "max_iter", max_iter)
             parts = _clusters.k_means(rows, n, read_seed(seed), restarts, max_iter)
-        return _clusters.described(rows, *parts, self.names, scale)
+        labels, centers = parts
+        return _clusters.described(rows, labels, centers, self.names, scale)
 
-    def embedding(self):
+    def embedding(self) -> torch.Tensor:
         """Float64 ``[K, 2]``: the centred rows in their two principal directions."""
         return _plot.embedding(self.W)
 
-    def plot(self, ax=None, *, n_clusters=5, seed=0):
+    def plot(self, ax: Any = None, *, n_clusters: Integer = 5, seed: Integer = 0) -> Any:
         """The correlation as a heat map (K ≤ 200), or the tasks in two principal directions.
 
         Tasks of the heat map are ordered by cluster, points are coloured by it.
@@ -241,7 +279,7 @@ class Relations:
         n = min(count("plot", "n_clusters", n_clusters), self.num_tasks)
         return _plot.draw(self, self.clusters(n, seed=seed), ax)
 
-    def summary(self, n_clusters=5):
+    def summary(self, n_clusters: Integer = 5) -> str:
         """A short text: sizes, rank, leading directions, extreme pairs (K ≤ 1,000), clusters.
 
         Clusters of up to 20 steps of k-means; ``n_clusters=0`` leaves them out.
@@ -264,10 +302,10 @@ class Relations:
                 lines.append(f"{word} pair: {pair}, distance {length[at]:.4g}")
         return "\n".join([*lines, str(self.clusters(n, restarts=1, max_iter=20))] if n else lines)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.summary()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Relations(K={self.num_tasks}, d={self.num_features})"
 
     def _spectrum(self):
