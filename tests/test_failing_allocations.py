@@ -17,8 +17,9 @@ import native_calls
 import pytest
 import torch
 
-from mtlfast import _native, _ops
+from mtlfast import _native
 from mtlfast._native import edge_dual
+from mtlfast._ops import _registry
 
 HERE = Path(__file__).resolve().parent
 COMPILER = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
@@ -104,10 +105,6 @@ class Counted:
         return getattr(self.module, name)
 
 
-def native_ops():
-    return {schema.partition("(")[0] for schema in _ops._OPS | _ops._COLUMNS | _ops._TILED}
-
-
 def kernels(module):
     names = {name for name in dir(module) if not name.startswith(("_", "cuda_"))}
     return names - {"build_info", "runnable_isas", "use_isa"}
@@ -124,7 +121,7 @@ def main(path):
         total += seen
         ops.add(function.__name__.partition(".")[0])
         bad += [f"{what}: {fault}" for fault in faults]
-    bad += [f"no call of the op {name}" for name in sorted(native_ops() - ops)]
+    bad += [f"no call of the op {name}" for name in sorted(_registry.CPU.keys() - ops)]
     bad += [
         f"no call of the kernel {name}"
         for name in sorted(kernels(counted.module) - counted.calls.keys())
