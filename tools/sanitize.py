@@ -9,6 +9,7 @@ could go wrong; each is switched on by itself, and one that goes unnoticed is a 
 """
 
 import argparse
+import importlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from planted_bugs import BUGS, plant
 
@@ -24,6 +26,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SIZES = [(1, 1), (2, 3), (3, 17), (5, 64), (17, 33), (65, 2), (33, 65), (300, 5), (3, 2100)]
 MATRICES = [(1, 1, 1), (3, 2, 3), (17, 3, 17), (9, 17, 5), (2, 65, 33), (3, 64, 65), (33, 4, 4)]
+
+
+def all_callers():
+    """What calls kernels, of all families in one namespace."""
+    from mtlfast import _dtypes, _native
+
+    found = SimpleNamespace(**vars(_dtypes) | vars(_native))
+    for path in sorted(Path(_native.__file__).parent.glob("[!_]*.py")):
+        module = importlib.import_module(f"mtlfast._native.{path.stem}")
+        vars(found).update({k: v for k, v in vars(module).items() if callable(v)})
+    return found
 
 
 def tight(tensor, shift):
@@ -162,10 +175,10 @@ def run_large(native, dtype):
 
     w = torch.zeros((1 << 25) // dtype.itemsize // 64 + 3, 64, dtype=dtype)
     _, mean = native.pairwise_value(w)
-    native._affine(w, mean, 0.5, native._NOTHING, tight(w, 0))
-    native._column_scale(w, native.column_lengths(w), native._NOTHING, tight(w, 0))
-    native._ridge(w, 0.5, native._scalar(w), tight(w, 0), 0.5, native._NOTHING)
-    native._ridge(w, 0.0, None, tight(w, 0), 0.5, native._NOTHING)
+    native._affine(w, mean, 0.5, native.NOTHING, tight(w, 0))
+    native._column_scale(w, native.column_lengths(w), native.NOTHING, tight(w, 0))
+    native._ridge(w, 0.5, native.scalar(w), tight(w, 0), 0.5, native.NOTHING)
+    native._ridge(w, 0.0, None, tight(w, 0), 0.5, native.NOTHING)
 
 
 def run_many_tasks(native, dtype):
@@ -180,7 +193,7 @@ def run_matrices(native, dtype, batch, rows, columns, shift):
     """All trace-norm kernels, wherever the package would rather take another."""
     import torch
 
-    code, threads = native._CODES[dtype], torch.get_num_threads()
+    code, threads = native.CODES[dtype], torch.get_num_threads()
     w = tight(3 * torch.randn(batch, rows, columns).to(dtype), shift)
     w[batch // 3] = 0
     w[0, -1, -1] = torch.inf
@@ -224,8 +237,7 @@ def exercise_all():
     """In the child: every instruction set, every dtype, every size."""
     import torch
 
-    from mtlfast import _native as native
-
+    native = all_callers()
     assert native._C is not None, native.missing
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -246,11 +258,11 @@ def exercise_all():
     isas = native.cpu_isas()
     for isa in isas:
         native.use_isa(isa)
-        exercise(native, native._CODES, SIZES, MATRICES)
+        exercise(native, native.CODES, SIZES, MATRICES)
         if isa in (isas[0], isas[-1]):  # built to be quick, setup.py
             # a group above 1024 tasks, of more columns than a panel, and many short rows
-            exercise(native, native._CODES, [(2100, 2100), (5000, 3)], [])
-            for dtype in native._CODES:
+            exercise(native, native.CODES, [(2100, 2100), (5000, 3)], [])
+            for dtype in native.CODES:
                 run_large(native, dtype)
                 run_many_tasks(native, dtype)
         print(f"  {isa}: clean", flush=True)
@@ -272,9 +284,8 @@ def exercise_plants():
         if child == 0:
             os.dup2(write, 2)
             os.environ["MTLFAST_PLANTED"] = name
-            from mtlfast import _native as native
-
-            exercise(native, native._CODES, [(3, 17), (5, 64), (17, 33), (3, 2100)], MATRICES[:5])
+            native = all_callers()
+            exercise(native, native.CODES, [(3, 17), (5, 64), (17, 33), (3, 2100)], MATRICES[:5])
             os._exit(0)
         os.close(write)
         with os.fdopen(read, errors="replace") as pipe:
