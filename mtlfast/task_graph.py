@@ -17,6 +17,7 @@ from mtlfast._adjacency import (
     read_sparse,
     symmetric_csr,
 )
+from mtlfast._checks import is_missing
 from mtlfast._compat import needs_reference, outside_transforms
 from mtlfast._graph_parts import check_parts
 from mtlfast._neighbors import nearest
@@ -423,16 +424,8 @@ def _first_alike(function, labels):
             raise TypeError(
                 f"{function}: labels must be hashable, got {type(label).__name__} at position {i}"
             ) from None
-        if _is_missing(label):
+        if is_missing(label):
             raise ValueError(
                 f"{function}: labels must equal themselves, got {label} at position {i}"
             )
     return torch.tensor(first, dtype=torch.int64, device="cpu"), device
-
-
-def _is_missing(label):
-    """NaN and the like, which no label equals; pandas.NA has no truth value."""
-    try:
-        return bool(label != label)
-    except (TypeError, ValueError):
-        return True
