@@ -174,3 +174,11 @@ def check_same(function, argument, value, W, *, dtype=True):
         )
     if dtype and value.dtype != W.dtype:
         raise TypeError(f"{function}: {argument} must have W's dtype {W.dtype}, got {value.dtype}")
+
+
+def is_missing(label):
+    """NaN and the like, which no label equals; pandas.NA has no truth value."""
+    try:
+        return bool(label != label)
+    except (TypeError, ValueError):
+        return True

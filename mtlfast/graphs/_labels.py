@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mtlfast._checks import is_missing
 from mtlfast.graphs._read import as_tensor
 
 
@@ -39,16 +40,8 @@ def first_alike(function, labels):
             raise TypeError(
                 f"{function}: labels must be hashable, got {type(label).__name__} at position {i}"
             ) from None
-        if _is_missing(label):
+        if is_missing(label):
             raise ValueError(
                 f"{function}: labels must equal themselves, got {label} at position {i}"
             )
     return torch.tensor(first, dtype=torch.int64, device="cpu"), device
-
-
-def _is_missing(label):
-    """NaN and the like, which no label equals; pandas.NA has no truth value."""
-    try:
-        return bool(label != label)
-    except (TypeError, ValueError):
-        return True

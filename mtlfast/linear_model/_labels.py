@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from mtlfast._checks import is_missing
+
 
 def factorize(function, argument, values, *, sort=True):
     """The distinct labels of ``values`` and the place of each value among them.
@@ -129,7 +131,7 @@ def _distinct_objects(function, argument, array, sort):
         codes = np.fromiter((index.setdefault(v, len(index)) for v in values), np.int64)
     except TypeError as error:
         raise TypeError(f"{function}: {argument} must hold hashable labels, got {error}") from None
-    missing = np.fromiter(map(_is_missing, index), bool)
+    missing = np.fromiter((label is None or is_missing(label) for label in index), bool)
     if missing.any():
         _refuse_missing(function, argument, missing[codes])
     labels = object_array(list(index))
@@ -153,13 +155,6 @@ def _inverse(order):
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
     return places
-
-
-def _is_missing(label):
-    try:
-        return bool(label is None or label != label)
-    except (TypeError, ValueError):  # pandas.NA has no truth value
-        return True
 
 
 def _refuse_missing(function, argument, missing):
