@@ -5,7 +5,8 @@ csrc/cuda by nvcc where it is found, for use with any torch. Switches:
 MTLFAST_CUDA (auto, 0 or 1: must be built), MTLFAST_CUDA_ARCHS ("80,90"), MAX_JOBS (parallel
 compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR (warnings are
 errors, and so are register spills of CUDA kernels), MTLFAST_OBJECTS (a folder of object files that
-the next build uses again), CXX, CUDA_HOME.
+the next build uses again), MTLFAST_LIMITED_API (one binary for every Python ≥ 3.11, as wheels have
+it, by that API instead of pybind11), CXX, CUDA_HOME.
 Without a C++ compiler the build fails, for pip would keep a package without kernels and install it
 again after there is one; MTLFAST_PURE=1 asks for that package. What is built for an installation
 lies in a temporary folder: the source tree may be read-only, and nothing is left in it.
@@ -20,14 +21,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+
+def is_set(switch):
+    return os.environ.get(switch, "0") not in ("", "0")
+
 
 ROOT = Path(__file__).resolve().parent
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"]
 AVX512 = [f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")]
+LIMITED_API = is_set("MTLFAST_LIMITED_API")
 ISA_FLAGS = {"baseline": []}
 if X86_64:
     # baseline is for machines without AVX2: lanes in pairs of numbers, slow to compile with -O3
@@ -153,7 +159,7 @@ def sanitized(isa):
 def ninja_file(target, temp, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
-    if os.environ.get("MTLFAST_WERROR"):
+    if is_set("MTLFAST_WERROR"):
         flags.append("-Werror")
     sanitize = os.environ.get("MTLFAST_SANITIZE")
     if sanitize:
@@ -182,6 +188,8 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
         archs = ",".join(f'\\"{arch}\\"' for arch in cuda.archs)
         defines += f' -DMTLFAST_CUDA "-DMTLFAST_CUDA_ARCHS={archs}"'
     python = " ".join(f"'-I{path}'" for path in include)
+    if LIMITED_API:
+        defines += " -DMTLFAST_LIMITED_API"
     add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
     add(csrc / "python_signals.cpp", "python_signals", f"{own} {python}")
     # code that has no instruction set
@@ -197,7 +205,7 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
     if cuda:
         strict = ""
-        if os.environ.get("MTLFAST_WERROR"):
+        if is_set("MTLFAST_WERROR"):
             strict = " -Werror all-warnings -Xptxas=-warn-spills,-Werror"
         command = f"{cuda.nvcc} {cuda.flags}{strict} $extra -MMD -MF $out.d -c $in -o $out"
         lines.append(
@@ -220,7 +228,11 @@ class NinjaBuild(build_ext):
         temp = Path(kept or f"{self.build_temp}/mtlfast").resolve()
         temp.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        include = [pybind11.get_include(), *dict.fromkeys(self.compiler.include_dirs)]
+        include = list(dict.fromkeys(self.compiler.include_dirs))
+        if not LIMITED_API:
+            import pybind11
+
+            include.append(pybind11.get_include())
         text = ninja_file(target, temp, cxx, openmp, cuda_compiler(), include)
         (temp / "build.ninja").write_text(text)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
@@ -228,10 +240,13 @@ class NinjaBuild(build_ext):
         subprocess.run([str(part) for part in command], check=True)
 
 
-pure = os.environ.get("MTLFAST_PURE", "0") not in ("", "0")
-extensions = [] if pure else [Extension("mtlfast._C", sources=[])]
-options = {}
+extension = Extension("mtlfast._C", sources=[], py_limited_api=LIMITED_API)
+options = {"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {}
 if {"bdist_wheel", "dist_info", "egg_info"} & set(sys.argv):  # what pip asks for
     kept = tempfile.TemporaryDirectory(prefix="mtlfast-build-")
-    options = {"build": {"build_base": kept.name}, "egg_info": {"egg_base": kept.name}}
-setup(ext_modules=extensions, cmdclass={"build_ext": NinjaBuild}, options=options)
+    options |= {"build": {"build_base": kept.name}, "egg_info": {"egg_base": kept.name}}
+setup(
+    ext_modules=[] if is_set("MTLFAST_PURE") else [extension],
+    cmdclass={"build_ext": NinjaBuild},
+    options=options,
+)

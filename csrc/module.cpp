@@ -1,6 +1,9 @@
 // The Python module mtlfast._C: a table of contents. Meaning and shapes: kernels/, cpu/graph_order.h,
 // cpu/graph_pieces.h, cuda/kernels.h. Arguments: bind/. No torch, no maths. One file is compiled, for
 // pybind11 takes most of the time.
+#include <iterator>
+#include <string>
+
 #include "bind/edge_dual.h"
 #include "bind/gram.h"
 #include "bind/graph.h"
@@ -22,51 +25,46 @@ namespace {
 std::string use_isa(const std::string& name) {
   if (!name.empty()) {
     const CpuKernels* chosen = mtlfast::cpu_kernels(name.c_str());
-    if (chosen == nullptr) throw py::value_error("mtlfast._C: cannot run instruction set " + name);
+    if (chosen == nullptr) {
+      throw std::invalid_argument("mtlfast._C: cannot run instruction set " + name);
+    }
     kernels = chosen;
   }
   return kernels->isa;
 }
 
-py::list runnable_isas() {
-  const char* names[3];
-  py::list list;
-  for (int i = 0, n = mtlfast::cpu_isas(names); i < n; ++i) list.append(names[i]);
-  return list;
+// Words as a list of JSON.
+std::string list(const char* const* words, int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += std::string(i ? ", \"" : "\"") + words[i] + '"';
+  return "[" + text + "]";
 }
 
-py::dict build_info() {
-  py::dict info;
-  info["compiler"] = MTLFAST_COMPILER;
-  info["built_isas"] = py::make_tuple(MTLFAST_ISA_NAMES);
+// In JSON, as build_info.
+std::string runnable_isas() {
+  const char* names[3];
+  const int count = mtlfast::cpu_isas(names);
+  return list(names, count);
+}
+
+std::string build_info() {
+  const char* isas[] = {MTLFAST_ISA_NAMES};
 #ifdef _OPENMP
-  info["openmp"] = int(_OPENMP);
+  const std::string openmp = std::to_string(_OPENMP);
 #else
-  info["openmp"] = py::none();
+  const std::string openmp = "null";
 #endif
 #ifdef MTLFAST_CUDA
-  info["cuda"] = true;
-  info["cuda_archs"] = py::make_tuple(MTLFAST_CUDA_ARCHS);
+  const char* archs[] = {MTLFAST_CUDA_ARCHS};
+  const std::string cuda = "true, \"cuda_archs\": " + list(archs, int(std::size(archs)));
 #else
-  info["cuda"] = false;
-  info["cuda_archs"] = py::tuple();
+  const std::string cuda = "false, \"cuda_archs\": []";
 #endif
-  return info;
+  return "{\"compiler\": \"" MTLFAST_COMPILER "\", \"built_isas\": " +
+         list(isas, int(std::size(isas))) + ", \"openmp\": " + openmp + ", \"cuda\": " + cuda + "}";
 }
 
-void bind_memory(py::module_& m) {
-  py::class_<mtlfast::Memory>(m, "Memory", py::buffer_protocol())
-      .def(py::init<int64_t>())
-      .def_buffer([](mtlfast::Memory& memory) {
-        return py::buffer_info(static_cast<unsigned char*>(memory.data()), memory.bytes());
-      });
-  m.def("release_memory", &mtlfast::release_memory);
-}
-
-}  // namespace
-
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Native kernels of mtlfast; call them through mtlfast, which checks the arguments.";
+void fill(Module& m) {
   mtlfast::hear_python_signals();
   bind_pairwise(m);
   bind_ridge(m);
@@ -80,8 +78,14 @@ PYBIND11_MODULE(_C, m) {
   bind_group(m);
   bind_graph_prox(m);
   bind_trace_norm(m);
-  bind_memory(m);
-  m.def("use_isa", &use_isa, py::arg("name") = "");
+  m.def_memory();
+  m.def("release_memory", &mtlfast::release_memory);
+  m.def("use_isa", &use_isa);
   m.def("runnable_isas", &runnable_isas);
   m.def("build_info", &build_info);
 }
+
+}  // namespace
+
+MTLFAST_MODULE("Native kernels of mtlfast; call them through mtlfast, which checks the arguments.",
+               fill)

@@ -21,7 +21,7 @@ def same_start():
     yield
     torch.set_num_threads(THREADS)
     if _native._C is not None:
-        _native._C.use_isa(_native._C.runnable_isas()[-1])
+        _native.use_isa(_native.cpu_isas()[-1])
 
 
 @pytest.fixture

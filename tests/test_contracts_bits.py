@@ -41,15 +41,15 @@ def test_repeats_and_thread_counts(case, dtype, K, d):
 def test_instruction_sets(case, dtype, K, d):
     tensors = case.tensors(K, d, dtype)
     outcomes = {}
-    for isa in _native._C.runnable_isas():
-        assert _native._C.use_isa(isa) == isa
+    for isa in _native.cpu_isas():
+        assert _native.use_isa(isa) == isa
         outcomes[isa] = outcome(case, tensors)
     assert all(o == outcomes["baseline"] for o in outcomes.values())
 
 
 @native
 def test_unknown_instruction_set_is_refused():
-    before = _native._C.use_isa()
+    before = _native.use_isa()
     with pytest.raises(ValueError, match="cannot run instruction set z80"):
-        _native._C.use_isa("z80")
-    assert _native._C.use_isa() == before
+        _native.use_isa("z80")
+    assert _native.use_isa() == before

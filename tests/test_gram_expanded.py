@@ -89,15 +89,15 @@ def test_nan_and_inf(bad):
 def test_the_same_bits_on_any_threads_and_instructions(dtype):
     w, omega = randn(1300, 33).to(dtype), randn(1300, 1300, seed=1).to(dtype)
     expected, threads = run(w, omega), torch.get_num_threads()
-    before = _native._C.use_isa()
+    before = _native.use_isa()
     try:
         for isa in _native.cpu_isas():
-            _native._C.use_isa(isa)
+            _native.use_isa(isa)
             for count in (1, 2, 3):
                 torch.set_num_threads(count)
                 value, grad = run(w, omega)
                 assert torch.equal(value, expected[0])
                 assert torch.equal(grad, expected[1])
     finally:
-        _native._C.use_isa(before)
+        _native.use_isa(before)
         torch.set_num_threads(threads)

@@ -274,13 +274,13 @@ def test_the_kernels_are_the_torch_calls(dim, num_tasks, num_edges):
     for got, want in zip(outcome(dual), outcome(plain), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     outcomes = set()
-    isas = _native._C.runnable_isas()
-    before = _native._C.use_isa()
+    isas = _native.cpu_isas()
+    before = _native.use_isa()
     for threads, isa in [(1, before), (2, before), (3, before), *((2, isa) for isa in isas)]:
         torch.set_num_threads(threads)
-        _native._C.use_isa(isa)
+        _native.use_isa(isa)
         outcomes.add(tuple(bits(t) for t in outcome(dual)))
-    _native._C.use_isa(before)
+    _native.use_isa(before)
     assert len(outcomes) == 1
 
 

@@ -194,19 +194,19 @@ def test_bits_do_not_depend_on_threads_or_instruction_set(dtype):
     w, threads, isa = (
         hard_batch(dtype).repeat(3, 1, 1),
         torch.get_num_threads(),
-        _native._C.use_isa(),
+        _native.use_isa(),
     )
     expected = everything(w, 0.6)
     try:
-        for name in _native._C.runnable_isas():
-            _native._C.use_isa(name)
+        for name in _native.cpu_isas():
+            _native.use_isa(name)
             for count in (1, 2, 3):
                 torch.set_num_threads(count)
                 for a, b in zip(expected, everything(w, 0.6), strict=True):
                     assert torch.equal(a, b), name
     finally:
         torch.set_num_threads(threads)
-        _native._C.use_isa(isa)
+        _native.use_isa(isa)
 
 
 @native
@@ -294,17 +294,17 @@ def test_gram_kernel_within_the_gates(shape, dtype):
     assert (norm(grad.double() - expected) <= tolerance * norm(expected)).all()
     assert torch.equal(by_gram(w, t, grad=False)[0], value)
     assert torch.equal(by_gram(w.clone(), t, out=(copy := w.clone()))[2], copy)
-    isa, threads = _native._C.use_isa(), torch.get_num_threads()
+    isa, threads = _native.use_isa(), torch.get_num_threads()
     try:
-        for name in _native._C.runnable_isas():
-            _native._C.use_isa(name)
+        for name in _native.cpu_isas():
+            _native.use_isa(name)
             for count in (1, 2, 5):
                 torch.set_num_threads(count)
                 for got, want in zip(by_gram(w, t), (value, grad, z), strict=False):
                     assert torch.equal(got, want), (name, count)
     finally:
         torch.set_num_threads(threads)
-        _native._C.use_isa(isa)
+        _native.use_isa(isa)
 
 
 @native

@@ -169,7 +169,7 @@ def test_the_stub_has_the_names_of_the_module():
     there = {name for name in vars(_native._C) if not name.startswith("__")}
     listed = {*stub_signatures(), "Memory"}
     cuda = {name for name in listed if name.startswith("cuda_")}
-    assert there == (listed if _native._C.build_info()["cuda"] else listed - cuda)
+    assert there == (listed if _native.build_info()["cuda"] else listed - cuda)
 
 
 # -- the package that is installed -----------------------------------------------------------------

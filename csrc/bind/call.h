@@ -2,18 +2,16 @@
 // are looked at, the GIL is released, signals interrupt (interrupt.h).
 #pragma once
 
-#include <pybind11/pybind11.h>
-
+#include <stdexcept>
 #include <string>
 
+#include "bind/module.h"
 #include "interrupt.h"
 #include "kernels.h"
 #include "types.h"
 #ifdef MTLFAST_CUDA
 #include "cuda/kernels.h"
 #endif
-
-namespace py = pybind11;
 
 namespace {
 
@@ -26,7 +24,8 @@ const CpuKernels* kernels = mtlfast::cpu_kernels();  // of the instruction set i
 // An array without elements may lack an address.
 template <class T = void>
 T* required(Address address, int64_t elements = 1) {
-  if (address == 0 && elements > 0) throw py::value_error("mtlfast._C: a required address is null");
+  if (address == 0 && elements > 0)
+    throw std::invalid_argument("mtlfast._C: a required address is null");
   return reinterpret_cast<T*>(address);
 }
 
@@ -36,17 +35,19 @@ T* optional(Address address) {
 }
 
 int64_t size(int64_t n) {
-  if (n < 0) throw py::value_error("mtlfast._C: size " + std::to_string(n) + " is negative");
+  if (n < 0) throw std::invalid_argument("mtlfast._C: size " + std::to_string(n) + " is negative");
   return n;
 }
 
 DType dtype(int code) {
-  if (code < 0 || code > 3) throw py::value_error("mtlfast._C: no dtype " + std::to_string(code));
+  if (code < 0 || code > 3)
+    throw std::invalid_argument("mtlfast._C: no dtype " + std::to_string(code));
   return static_cast<DType>(code);
 }
 
 mtlfast::Plus plus_of(int code) {
-  if (code < 0 || code > 2) throw py::value_error("mtlfast._C: no plus " + std::to_string(code));
+  if (code < 0 || code > 2)
+    throw std::invalid_argument("mtlfast._C: no plus " + std::to_string(code));
   return static_cast<mtlfast::Plus>(code);
 }
 
@@ -64,7 +65,7 @@ mtlfast::Graph graph(Address row_ptr, Address col, Address weight, int64_t entri
 template <class Kernel, class... Args>
 auto call_in_place(bool in_place, Kernel kernel, Args... args) {
   const mtlfast::Interruptible interruptible(!in_place);
-  py::gil_scoped_release release;
+  const GilReleased released;
   return kernel(args...);
 }
 

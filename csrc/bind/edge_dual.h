@@ -35,7 +35,7 @@ double edge_dual_value(Address w, Address out_ptr, Address dst, Address in_ptr, 
   return value;
 }
 
-void bind_edge_dual(py::module_& m) {
+void bind_edge_dual(Module& m) {
   m.def("edge_dual_step", &edge_dual_step);
   m.def("edge_dual_adjoint", &edge_dual_adjoint);
   m.def("edge_dual_value", &edge_dual_value);

@@ -46,7 +46,7 @@ void edge_sum(int type, Address w, Address task, Address other, Address weight, 
 }  // namespace cuda
 #endif
 
-void bind_gram(py::module_& m) {
+void bind_gram(Module& m) {
   m.def("gram_dense", &gram_dense);
   m.def("gram_edges", &gram_edges);
 #ifdef MTLFAST_CUDA

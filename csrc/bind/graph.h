@@ -90,7 +90,7 @@ void dense_distance(int type, Address w, int64_t K, int64_t d, Address out, int 
 }  // namespace cuda
 #endif
 
-void bind_graph(py::module_& m) {
+void bind_graph(Module& m) {
   m.def("graph_value", &graph_value);
   m.def("edge_distance", &edge_distance);
   m.def("dense_graph_value", &dense_graph_value);

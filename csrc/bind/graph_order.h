@@ -25,7 +25,7 @@ int64_t graph_pieces(Address row_ptr, Address col, int64_t K, Address first, Add
               required<int32_t>(member, K));
 }
 
-void bind_graph_order(py::module_& m) {
+void bind_graph_order(Module& m) {
   m.def("graph_order", &graph_order);
   m.def("graph_reorder", &graph_reorder);
   m.def("graph_pieces", &graph_pieces);

@@ -84,7 +84,7 @@ void graph_prox_store(int type, Address out, int64_t stride, int64_t column, Add
 }  // namespace cuda
 #endif
 
-void bind_graph_prox(py::module_& m) {
+void bind_graph_prox(Module& m) {
   m.def("graph_prox", &graph_prox);
 #ifdef MTLFAST_CUDA
   m.def("cuda_graph_prox_workspace", &cuda::graph_prox_workspace);

@@ -13,7 +13,7 @@ void graph_total_variation(int type, Address w, Address row_ptr, Address col, Ad
              grad, scale, add, threads);
 }
 
-void bind_graph_total_variation(py::module_& m) {
+void bind_graph_total_variation(Module& m) {
   m.def("graph_total_variation", &graph_total_variation);
 }
 

@@ -44,7 +44,7 @@ void group_prox(int type, Address w, Address ptr, Address member, int64_t G, int
 }  // namespace cuda
 #endif
 
-void bind_group(py::module_& m) {
+void bind_group(Module& m) {
   m.def("group_value", &group_value);
   m.def("group_prox", &group_prox);
 #ifdef MTLFAST_CUDA

@@ -16,7 +16,7 @@ void column_scale(int type, Address w, Address factor, int64_t K, int64_t d, int
                 required(factor), size(K), size(d), plus_of(plus), required(out), threads);
 }
 
-void bind_group_lasso(py::module_& m) {
+void bind_group_lasso(Module& m) {
   m.def("column_lengths", &column_lengths);
   m.def("column_scale", &column_scale);
 }

@@ -50,7 +50,7 @@ void pairwise_affine(int type, Address w, Address mean, int64_t K, int64_t d, do
 }  // namespace cuda
 #endif
 
-void bind_pairwise(py::module_& m) {
+void bind_pairwise(Module& m) {
   m.def("pairwise_value", &pairwise_value);
   m.def("pairwise_value_grad", &pairwise_value_grad);
   m.def("pairwise_affine", &pairwise_affine);

@@ -17,6 +17,6 @@ void quadratic(int type, Address w, Address row_ptr, Address col, Address weight
   store(dtype(type), value, result);
 }
 
-void bind_quadratic(py::module_& m) { m.def("quadratic", &quadratic); }
+void bind_quadratic(Module& m) { m.def("quadratic", &quadratic); }
 
 }  // namespace

@@ -13,6 +13,6 @@ void ridge(int type, Address w, int64_t n, double factor, Address value, Address
   if (value != 0) store(dtype(type), value, result);
 }
 
-void bind_ridge(py::module_& m) { m.def("ridge", &ridge); }
+void bind_ridge(Module& m) { m.def("ridge", &ridge); }
 
 }  // namespace

@@ -53,7 +53,7 @@ void trace_norm_prox(int type, Address w, Address threshold, int64_t B, int64_t 
 }  // namespace cuda
 #endif
 
-void bind_trace_norm(py::module_& m) {
+void bind_trace_norm(Module& m) {
   m.def("trace_norm_value", &trace_norm_value);
   m.def("trace_norm_prox", &trace_norm_prox);
   m.def("trace_norm_gram_value", &trace_norm_gram_value);

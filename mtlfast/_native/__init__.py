@@ -9,6 +9,7 @@ matrices, and ``graph_prox``, whose number of iterations depends on what they fi
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import warnings
@@ -107,11 +108,11 @@ def scalar(w):
 
 
 def build_info():
-    return _C.build_info()
+    return json.loads(_C.build_info())
 
 
 def cpu_isas():
-    return tuple(_C.runnable_isas())
+    return tuple(json.loads(_C.runnable_isas()))
 
 
 def use_isa(name=""):
