@@ -31,7 +31,7 @@ def is_set(switch):
 
 ROOT = Path(__file__).resolve().parent
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
-AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"]
+AVX2 = ["-mavx2", "-mf16c", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"]
 AVX512 = [f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")]
 LIMITED_API = is_set("MTLFAST_LIMITED_API")
 ISA_FLAGS = {"baseline": []}

@@ -32,37 +32,50 @@ inline int64_t fold_rows(int64_t d) {
   return rows >= whole ? rows - rows % whole : (rows > 1 ? rows : 1);
 }
 
+// Rows of W, and those from `first` on, from `column` on. kFolds: whether they follow one another in
+// memory, so that several short rows can be taken as a long one.
 template <class T>
 struct DenseRows {
+  static constexpr bool kFolds = true;
   const T* w;
   int64_t stride;
   MTLFAST_INLINE const T* operator()(int64_t i) const { return w + i * stride; }
+  DenseRows from(int64_t first, int64_t column) const {
+    return {w + first * stride + column, stride};
+  }
 };
 
 template <class T>
 struct MemberRows {
+  static constexpr bool kFolds = false;
   const T* w;
   int64_t stride;
   const int64_t* member;
   MTLFAST_INLINE const T* operator()(int64_t i) const { return w + member[i] * stride; }
+  MemberRows from(int64_t first, int64_t column) const {
+    return {w + column, stride, member + first};
+  }
 };
 
-// Rows [begin, end) of one strip of NV vectors, the last with `last` columns:
-// sum[j] += Σ_i (row(i)[j] − shift[j]), square_lanes[l] += Σ (…)² over the columns of lane l.
+// Long rows [begin, end), of which i begins with row i·fold, in one strip of NV vectors, the last with
+// `last` columns: sum[j] += Σ_i (row(i·fold)[j] − shift[j]), square_lanes[l] += Σ (…)² over the
+// columns of lane l.
 template <class T, int NV, bool PART, class Rows>
-inline void add_strip(const Rows& row, int64_t begin, int64_t end, int64_t column, int64_t last,
-                      const typename Lane<T>::Real* shift, double* sum, double* square_lanes) {
+inline void add_strip(const Rows& row, int64_t fold, int64_t begin, int64_t end, int64_t column,
+                      int64_t last, const typename Lane<T>::Real* shift, double* sum,
+                      double* square_lanes) {
   using Lanes = Lane<T>;
   using Vec = typename Lanes::Vec;
   constexpr int N = Lanes::N;
+  const int64_t step = Rows::kFolds ? fold : 1;
   Vec c[NV], s[NV], squares[4] = {};
   for (int v = 0; v < NV; ++v) {
     c[v] = load_raw<Vec>(shift + v * N);
     s[v] = Vec{};
   }
   for (int64_t i = begin; i < end; ++i) {
-    const T* p = row(i) + column;
-    const T* ahead = row(i + kRowsAhead < end ? i + kRowsAhead : i) + column;
+    const T* p = row(i * step) + column;
+    const T* ahead = row((i + kRowsAhead < end ? i + kRowsAhead : i) * step) + column;
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
       __builtin_prefetch(ahead + v * N);
@@ -80,32 +93,34 @@ inline void add_strip(const Rows& row, int64_t begin, int64_t end, int64_t colum
 }
 
 template <class T, int NV, class Rows>
-inline void add_strip(int vectors, const Rows& row, int64_t begin, int64_t end, int64_t column,
-                      int64_t last, const typename Lane<T>::Real* shift, double* sum,
-                      double* square_lanes) {
+inline void add_strip(int vectors, const Rows& row, int64_t fold, int64_t begin, int64_t end,
+                      int64_t column, int64_t last, const typename Lane<T>::Real* shift,
+                      double* sum, double* square_lanes) {
   if constexpr (NV > 1) {
     if (vectors < NV) {
-      return add_strip<T, NV - 1>(vectors, row, begin, end, column, last, shift, sum, square_lanes);
+      return add_strip<T, NV - 1>(vectors, row, fold, begin, end, column, last, shift, sum,
+                                  square_lanes);
     }
   }
   const auto add = last < Lane<T>::N ? add_strip<T, NV, true, Rows> : add_strip<T, NV, false, Rows>;
-  add(row, begin, end, column, last, shift, sum, square_lanes);
+  add(row, fold, begin, end, column, last, shift, sum, square_lanes);
 }
 
-// sum[j] += Σ_i (row(i)[j] − shift[j]); returns Σ_ij (row(i)[j] − shift[j])².  width ≤ kPanel; sum
-// and shift have kPad elements more, zero in shift, of no meaning in sum.
+// Over long rows [first, last): sum[j] += Σ_i (row(i·fold)[j] − shift[j]); returns
+// Σ_ij (row(i·fold)[j] − shift[j])².  width ≤ kPanel; sum and shift have kPad elements more, zero in
+// shift, of no meaning in sum.
 template <class T, class Rows>
-inline double shifted_moments(const Rows& row, int64_t count, int64_t width,
-                              const typename Lane<T>::Real* shift, double* sum) {
+inline double shifted_moments(const Rows& row, int64_t fold, int64_t first, int64_t last,
+                              int64_t width, const typename Lane<T>::Real* shift, double* sum) {
   constexpr int N = Lane<T>::N;
   double square_lanes[N] = {};
-  for (int64_t begin = 0; begin < count; begin += kRun) {
-    const int64_t end = begin + kRun < count ? begin + kRun : count;
+  for (int64_t begin = first; begin < last; begin += kRun) {
+    const int64_t end = begin + kRun < last ? begin + kRun : last;
     for (int64_t j = 0; j < width; j += kStripVectors * N) {
       const int64_t columns = width - j < kStripVectors * N ? width - j : kStripVectors * N;
       const int vectors = int(ceil_div(columns, N));
-      const int64_t last = columns - (vectors - 1) * N;
-      add_strip<T, kStripVectors>(vectors, row, begin, end, j, last, shift + j, sum + j,
+      const int64_t used = columns - (vectors - 1) * N;
+      add_strip<T, kStripVectors>(vectors, row, fold, begin, end, j, used, shift + j, sum + j,
                                   square_lanes);
     }
   }
@@ -139,13 +154,14 @@ inline void sample_mean(const Rows& row, int64_t count, int64_t d, typename Lane
 }
 
 // Σ_i ‖row(i) − mean‖² over count ≥ 1 rows of d ≤ kPanel columns; offset[j] = mean[j] − origin[j].
-// fold > 1 needs rows that follow one another in memory.
+// fold is 1 unless the rows fold.
 template <class T, class Rows>
 inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t fold,
                             const typename Lane<T>::Real* origin, double* offset) {
   using Real = typename Lane<T>::Real;
   alignas(64) Real shift[kPanel + kPad];
   alignas(64) double sum[kPanel + kPad];
+  if (!Rows::kFolds) fold = 1;
   const int64_t width = fold * d, full = count / fold, rest = count % fold;
   const double n = double(count);
   sample_mean<T>(row, count, d, shift);
@@ -153,12 +169,10 @@ inline double block_moments(const Rows& row, int64_t count, int64_t d, int64_t f
     for (int64_t j = d; j < width; ++j) shift[j] = shift[j - d];
     for (int64_t j = 0; j < kPad; ++j) shift[width + j] = 0;
     for (int64_t j = 0; j < width + kPad; ++j) sum[j] = 0;
-    const auto long_row = [&](int64_t i) { return row(i * fold); };
-    double squares = full > 0 ? shifted_moments<T>(long_row, full, width, shift, sum) : 0.0;
+    double squares = full > 0 ? shifted_moments<T>(row, fold, 0, full, width, shift, sum) : 0.0;
     if (rest > 0) {
-      const auto last_row = [&](int64_t) { return row(full * fold); };
       for (int64_t j = 0; j < kPad; ++j) shift[rest * d + j] = 0;
-      squares += shifted_moments<T>(last_row, 1, rest * d, shift, sum);
+      squares += shifted_moments<T>(row, fold, full, full + 1, rest * d, shift, sum);
     }
     for (int64_t f = 1; f < fold; ++f) {
       for (int64_t j = 0; j < d; ++j) sum[j] += sum[f * d + j];
@@ -230,9 +244,8 @@ inline double centred_squares(const Rows& row, int64_t K, int64_t d, int64_t fol
   parallel_for_even(blocks * panels, K * d, threads, [&](int64_t unit) {
     const int64_t b = unit / panels, column = unit % panels * kPanel;
     const int64_t columns = d - column < kPanel ? d - column : kPanel;
-    const auto block_row = [&](int64_t i) { return row(b * block_rows + i) + column; };
-    squares[unit] = block_moments<T>(block_row, rows_of(b), columns, fold, origin.get() + column,
-                                     offset.get() + b * d + column);
+    squares[unit] = block_moments<T>(row.from(b * block_rows, column), rows_of(b), columns, fold,
+                                     origin.get() + column, offset.get() + b * d + column);
   });
 
   const int64_t merges = ceil_div(d, kMergeColumns);

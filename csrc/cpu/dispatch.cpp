@@ -2,6 +2,9 @@
 #include <cstring>
 
 #include "kernels.h"
+#ifdef MTLFAST_X86_64
+#include <cpuid.h>
+#endif
 
 namespace mtlfast {
 
@@ -19,6 +22,13 @@ extern const CpuKernels table;
 
 namespace {
 
+#ifdef MTLFAST_X86_64
+bool has_f16c() {  // compilers differ in whether __builtin_cpu_supports knows it
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 int runnable(const CpuKernels* tables[3]) {
   int n = 0;
   tables[n++] = &baseline::table;
@@ -26,7 +36,7 @@ int runnable(const CpuKernels* tables[3]) {
   __builtin_cpu_init();
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                   __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                  __builtin_cpu_supports("popcnt");
+                  __builtin_cpu_supports("popcnt") && has_f16c();
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");

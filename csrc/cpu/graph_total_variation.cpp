@@ -31,7 +31,7 @@ struct Held {
 
 template <class Vec>
 struct Held<Vec, 0> {
-  Vec* const x;
+  Vec* x;
   explicit Held(Vec* memory) : x(memory) {}
   MTLFAST_INLINE Vec& operator[](int64_t v) { return x[v]; }
 };
@@ -80,7 +80,8 @@ class Row {
 
   // The same in double and in a scale of its own: x = weight·(w_i − w_j)/‖w_i − w_j‖, NaN where that is
   // not finite; returns weight·‖w_i − w_j‖.
-  double direct(const T* wi, const T* wj, double weight, Held<Vec, NV>& x) const {
+  __attribute__((noinline, cold)) double direct(const T* wi, const T* wj, double weight,
+                                                Held<Vec, NV>& x) const {
     const auto at = [](const T* row, int64_t j) { return double(load_part(row + j, 1)[0]); };
     double top = 0, largest = 0, naive = 0;
     const auto size = [](double x) { return x < 0 ? -x : x; };
@@ -174,7 +175,12 @@ double value_and_gradient(const T* w, const Graph& graph, int64_t K, int64_t d, 
         if (squares == 0 && row.is_zero(x)) continue;
         const double pull = s / rough;
         const bool fine = in_range<Real>(squares, pull < 0 ? -pull : pull);
-        const double weighted = fine ? s * rough : row.direct(wi, wj, s, x);
+        double weighted = s * rough;
+        if (!fine) {  // x itself stays in registers
+          Held<Vec, NV> y = x;
+          weighted = row.direct(wi, wj, s, y);
+          x = y;
+        }
         if (j > i) value.add(weighted);
         if (!GRAD) continue;
         const Real factor = fine ? Real(pull) : Real(1);

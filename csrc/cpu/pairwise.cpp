@@ -77,7 +77,9 @@ void affine(const T* w, const typename Lane<T>::Real* mean, int64_t K, int64_t d
     }
     const int64_t begin = unit * unit_rows, whole = K / fold;
     const int64_t end = begin + unit_rows < long_rows ? begin + unit_rows : long_rows;
-    int64_t i = begin + affine_strips<T, kStripVectors, PLUS, STREAM>(
+    // converting 16-bit numbers takes longer than reading the mean again
+    constexpr int strips = sizeof(T) > 2 ? kStripVectors : 0;
+    int64_t i = begin + affine_strips<T, strips, PLUS, STREAM>(
                             w + begin * width, hi, lo, Real(scale), width,
                             (end < whole ? end : whole) - begin, out + begin * width);
     for (; i < end; ++i) {
