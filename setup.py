@@ -189,10 +189,13 @@ def ninja_file(target, cxx, openmp, cuda, include):
         archs = ",".join(f'\\"{arch}\\"' for arch in cuda.archs)
         defines += f' -DMTLFAST_CUDA "-DMTLFAST_CUDA_ARCHS={archs}"'
     python = " ".join(f"'-I{path}'" for path in include)
-    name = "module"
     if LIMITED_API:
-        name, defines = "module.abi3", f"{defines} -DMTLFAST_LIMITED_API"
-    add(csrc / "module.cpp", name, f"{own} {python} {defines}")
+        name, binding = "module.abi3", "-DMTLFAST_LIMITED_API"
+    else:
+        import pybind11
+
+        name, binding = "module", f"'-I{pybind11.get_include()}'"
+    add(csrc / "module.cpp", name, f"{own} {python} {binding} {defines}")
     add(csrc / "python_signals.cpp", "python_signals", f"{own} {python}")
     # code that has no instruction set
     once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
@@ -232,10 +235,6 @@ class NinjaBuild(build_ext):
         temp.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         include = list(dict.fromkeys(self.compiler.include_dirs))
-        if not LIMITED_API:
-            import pybind11
-
-            include.append(pybind11.get_include())
         text = ninja_file(target, cxx, openmp, cuda_compiler(), include)
         (temp / "build.ninja").write_text(text)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)

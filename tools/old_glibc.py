@@ -4,7 +4,7 @@ The linker takes the newest version of a function that this machine has, and the
 this machine's glibc. With 2.34 the functions for threads, semaphores, dlopen and shared memory got
 new versions, unchanged, for they moved into libc.so.6. The old versions are there too, but no
 linker picks them. So it is first given libraries that hold the old versions alone, and no code.
-Where nothing newer is found there are no such libraries, and no flags.
+Where nothing newer is found there are no such libraries.
 """
 
 import os
@@ -18,6 +18,8 @@ FORMER = {
     "libdl.so.2": ("dl",),
     "librt.so.1": ("shm_",),
 }
+# Since 2.32 the C++ runtime asks glibc whether it may leave out atomic instructions. It may not.
+SINGLE_THREADED = "char __libc_single_threaded = 0;\n"
 
 
 def number(version):
@@ -51,14 +53,17 @@ def write_library(path, functions, cxx):
         f'void f{i}(void) {{}}\n__asm__(".symver f{i}, {name}@@@GLIBC_{version}");'
         for i, (name, version) in enumerate(sorted(functions.items()))
     ]
-    source, script = path.with_suffix(".c"), path.with_suffix(".map")
-    source.write_text("\n".join(lines) + "\n")
+    script = path.with_suffix(".map")
     script.write_text("".join(f"GLIBC_{v} {{}};\n" for v in sorted(set(functions.values()))))
-    subprocess.run(
-        [*cxx.split(), "-x", "c", source, "-shared", "-fPIC", "-fno-lto", "-nostdlib", "-o", path]
-        + [f"-Wl,--version-script={script}", f"-Wl,-soname,{path.name}"],
-        check=True,
-    )
+    linked = ["-shared", "-nostdlib", f"-Wl,--version-script={script}", f"-Wl,-soname,{path.name}"]
+    compile_c(path, "\n".join(lines) + "\n", cxx, linked)
+
+
+def compile_c(path, text, cxx, options):
+    source = path.with_suffix(".c")
+    source.write_text(text)
+    command = [*cxx.split(), "-x", "c", source, "-fPIC", "-fno-lto", "-o", path, *options]
+    subprocess.run(command, check=True)
 
 
 def linker_flags(folder, newest):
@@ -75,4 +80,5 @@ def linker_flags(folder, newest):
                 parts.setdefault(home, {})[name] = version
     for home, functions in parts.items():
         write_library(folder / home, functions, cxx)
-    return [f"-L{folder}", *(f"-l:{home}" for home in parts)] if parts else []
+    compile_c(folder / "single_threaded.o", SINGLE_THREADED, cxx, ["-c"])
+    return [str(folder / "single_threaded.o"), f"-L{folder}", *(f"-l:{home}" for home in parts)]

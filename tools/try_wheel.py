@@ -1,6 +1,7 @@
 """Says what of an installed mtlfast is in use, and fails where that is not what its wheel promises.
 
-python try_wheel.py native      or pure; run by tools/wheel.py in an empty environment
+python try_wheel.py native      or pure; run by tools/wheel.py in an empty environment and a folder
+                                that holds the tests, and no package
 """
 
 import sys
@@ -19,6 +20,14 @@ def openmp_runtimes():
     return {file for file in files if file.name.startswith(("libgomp", "libomp", "libiomp"))}
 
 
+def call_every_kernel():
+    sys.path.insert(0, "tests")
+    import native_calls
+
+    for _, (function, arguments) in native_calls.calls():
+        function(*arguments)
+
+
 def main(kind):
     config = mtlfast.show_config()
     print(config)
@@ -31,6 +40,7 @@ def main(kind):
     said = [str(w.message) for w in said if issubclass(w.category, mtlfast.FallbackWarning)]
     if kind == "native":
         assert "CPU: native kernels" in config and not said, said
+        call_every_kernel()
         (runtime,) = openmp_runtimes()  # two would have two sets of threads
         assert Path(torch.__file__).parent in runtime.parents, runtime
     else:
