@@ -1,7 +1,7 @@
 # One line a target; PYTHON picks the interpreter.
 PYTHON ?= python
 
-.PHONY: build compdb test quick lint format types docs links sanitize cuda gpu bench ci
+.PHONY: build compdb test quick lint format types docs links sanitize cuda gpu wheel bench ci
 
 build:    ; $(PYTHON) setup.py -q build_ext --inplace
 compdb:   build ; $(PYTHON) -m ninja -C $(or $(MTLFAST_OBJECTS),$(firstword $(wildcard build/temp*/mtlfast))) -t compdb compile > compile_commands.json
@@ -15,5 +15,6 @@ links:    ; $(PYTHON) -m sphinx -Wq -b linkcheck -d build/docs/pages docs build/
 sanitize: ; $(PYTHON) tools/sanitize.py
 cuda:     ; $(PYTHON) tools/compile_cuda.py
 gpu:      ; $(PYTHON) tools/gpu.py
+wheel:    ; $(PYTHON) tools/wheel.py
 bench:    ; $(PYTHON) benchmarks/run.py
 ci:       ; .ci/run

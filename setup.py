@@ -6,7 +6,7 @@ MTLFAST_CUDA (auto, 0 or 1: must be built), MTLFAST_CUDA_ARCHS ("80,90"), MAX_JO
 compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR (warnings are
 errors, and so are register spills of CUDA kernels), MTLFAST_OBJECTS (a folder of object files that
 the next build uses again), MTLFAST_LIMITED_API (one binary for every Python ≥ 3.11, as wheels have
-it, by that API instead of pybind11), CXX, CUDA_HOME.
+it, by that API instead of pybind11), CXX, LDFLAGS, CUDA_HOME.
 Without a C++ compiler the build fails, for pip would keep a package without kernels and install it
 again after there is one; MTLFAST_PURE=1 asks for that package. What is built for an installation
 lies in a temporary folder: the source tree may be read-only, and nothing is left in it.
@@ -156,7 +156,7 @@ def sanitized(isa):
     return isa in ("baseline", wide)
 
 
-def ninja_file(target, temp, cxx, openmp, cuda, include):
+def ninja_file(target, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
     if is_set("MTLFAST_WERROR"):
@@ -177,9 +177,10 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
     csrc = ROOT / "csrc"
     objects = []
 
+    # Objects have names relative to their folder: a copy of it serves as well.
     def add(source, name, extra, rule="compile"):
-        objects.append(temp / f"{name}.o")
-        lines.append(f"build {quoted(objects[-1])}: {rule} {quoted(source)}\n  extra = {extra}")
+        objects.append(f"{name}.o")
+        lines.append(f"build {name}.o: {rule} {quoted(source)}\n  extra = {extra}")
 
     own = f"'-I{csrc}'"
     names = ",".join(f'\\"{isa}\\"' for isa in ISA_FLAGS)
@@ -189,8 +190,12 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
         defines += f' -DMTLFAST_CUDA "-DMTLFAST_CUDA_ARCHS={archs}"'
     python = " ".join(f"'-I{path}'" for path in include)
     if LIMITED_API:
-        defines += " -DMTLFAST_LIMITED_API"
-    add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
+        name, binding = "module.abi3", "-DMTLFAST_LIMITED_API"
+    else:
+        import pybind11
+
+        name, binding = "module", f"'-I{pybind11.get_include()}'"
+    add(csrc / "module.cpp", name, f"{own} {python} {binding} {defines}")
     add(csrc / "python_signals.cpp", "python_signals", f"{own} {python}")
     # code that has no instruction set
     once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
@@ -202,7 +207,9 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
                 plain = ["-fno-sanitize=all", "-O0"] if sanitize and not sanitized(isa) else []
                 extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags, *plain])
                 add(source, f"{source.stem}.{isa}", extra)
-    libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
+    libs = os.environ.get("LDFLAGS", "").replace("$", "$$")
+    if sys.platform == "darwin":
+        libs += " -undefined dynamic_lookup"
     if cuda:
         strict = ""
         if is_set("MTLFAST_WERROR"):
@@ -215,8 +222,7 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
         for source in sorted((csrc / "cuda").glob("*.cu")):
             add(source, f"{source.stem}.cuda", own, "compile_cuda")
         libs += f" '-L{cuda.folder}' -lcudart_static -ldl -lrt -lpthread"
-    inputs = " ".join(quoted(o) for o in objects)
-    lines.append(f"build {quoted(target)}: link {inputs}\n  libs = {libs}")
+    lines.append(f"build {quoted(target)}: link {' '.join(objects)}\n  libs = {libs}")
     return "\n".join(lines) + "\n"
 
 
@@ -229,11 +235,7 @@ class NinjaBuild(build_ext):
         temp.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         include = list(dict.fromkeys(self.compiler.include_dirs))
-        if not LIMITED_API:
-            import pybind11
-
-            include.append(pybind11.get_include())
-        text = ninja_file(target, temp, cxx, openmp, cuda_compiler(), include)
+        text = ninja_file(target, cxx, openmp, cuda_compiler(), include)
         (temp / "build.ninja").write_text(text)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         command = [ninja_program(), "-C", temp, "-j", jobs]

@@ -49,9 +49,9 @@ def test_a_workflow_calls_what_there_is(path):
                 )
 
 
-def test_workflows_run_lint_tests_the_pages_and_the_sanitizers():
+def test_workflows_run_lint_tests_the_pages_the_sanitizers_and_the_wheels():
     assert {target for path in WORKFLOWS for target in called(path)} >= {
-        *("lint", "types", "test", "docs", "links", "sanitize")
+        *("lint", "types", "test", "docs", "links", "sanitize", "wheel")
     }
     (path,) = (path for path in WORKFLOWS if path.name == "tests.yml")
     assert len(parsed(path)["jobs"]["tests"]["strategy"]["matrix"]["python"]) == 2

@@ -22,7 +22,9 @@ from mtlfast._dtypes import real_dtype
 try:
     if os.environ.get("MTLFAST_DISABLE_NATIVE", "0") not in ("", "0"):
         raise ImportError("MTLFAST_DISABLE_NATIVE is set")
-    from mtlfast import _C
+    import mtlfast._C as _C
+except ModuleNotFoundError:
+    _C, missing = None, "mtlfast was installed without kernels"  # type: ignore[assignment]
 except ImportError as error:
     _C, missing = None, str(error)  # type: ignore[assignment]
 else:
