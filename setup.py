@@ -2,6 +2,7 @@
 
 Every source in csrc/cpu is compiled once per instruction set and picked at run time; those in
 csrc/cuda by nvcc where it is found, for use with any torch. Switches:
+MTLFAST_ISAS (instruction sets beside the baseline, such as "x86_64_v3"; all by default),
 MTLFAST_CUDA (auto, 0 or 1: must be built), MTLFAST_CUDA_ARCHS ("80,90"), MAX_JOBS (parallel
 compilations), MTLFAST_SANITIZE (for example "address,undefined"), MTLFAST_WERROR (warnings are
 errors, and so are register spills of CUDA kernels), MTLFAST_OBJECTS (a folder of object files that
@@ -34,10 +35,22 @@ X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2 = ["-mavx2", "-mf16c", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"]
 AVX512 = [f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl")]
 LIMITED_API = is_set("MTLFAST_LIMITED_API")
-ISA_FLAGS = {"baseline": []}
-if X86_64:
+
+
+def instruction_sets():
+    """The flags of each set to compile for."""
+    if not X86_64:
+        return {"baseline": []}
     # baseline is for machines without AVX2: lanes in pairs of numbers, slow to compile with -O3
-    ISA_FLAGS = {"baseline": ["-O1"], "x86_64_v3": AVX2, "x86_64_v4": [*AVX2, *AVX512]}
+    flags = {"baseline": ["-O1"], "x86_64_v3": AVX2, "x86_64_v4": [*AVX2, *AVX512]}
+    asked = os.environ.get("MTLFAST_ISAS", " ".join(flags)).replace(",", " ").split()
+    if not flags.keys() >= set(asked):
+        known = ", ".join(flags)
+        raise SystemExit(f"mtlfast: MTLFAST_ISAS must name some of {known}, got {' '.join(asked)}")
+    return {isa: flags[isa] for isa in flags if isa in ("baseline", *asked)}
+
+
+ISA_FLAGS = instruction_sets()
 
 # -ffp-contract=off: no fused multiply-add behind our back, so that every instruction set gives the
 # same bits. -Wno-psabi: vectors are passed between inlined functions only.
@@ -149,13 +162,6 @@ def quoted(path):
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def sanitized(isa):
-    """Baseline and the widest that this machine runs; the kernels are one text for all."""
-    cpuinfo = Path("/proc/cpuinfo")
-    wide = "x86_64_v4" if cpuinfo.exists() and "avx512vl" in cpuinfo.read_text() else "x86_64_v3"
-    return isa in ("baseline", wide)
-
-
 def ninja_file(target, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
@@ -200,12 +206,12 @@ def ninja_file(target, cxx, openmp, cuda, include):
     # code that has no instruction set
     once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
     for name in once:
-        add(csrc / "cpu" / f"{name}.cpp", name, own)
+        built = "".join(f" -DMTLFAST_HAS_{isa}" for isa in ISA_FLAGS if name == "dispatch")
+        add(csrc / "cpu" / f"{name}.cpp", name, own + built)
     for isa, isa_flags in ISA_FLAGS.items():
         for source in sorted((csrc / "cpu").glob("*.cpp")):
             if source.stem not in once:
-                plain = ["-fno-sanitize=all", "-O0"] if sanitize and not sanitized(isa) else []
-                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags, *plain])
+                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
                 add(source, f"{source.stem}.{isa}", extra)
     libs = os.environ.get("LDFLAGS", "").replace("$", "$$")
     if sys.platform == "darwin":

@@ -406,6 +406,7 @@ def test_a_graph_is_prepared_again_after_an_interrupt():
 
 
 def main(task, threads):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     torch.set_num_threads(int(threads))
     sys.stdout.write(json.dumps(globals()[task]()) + "\n")
 

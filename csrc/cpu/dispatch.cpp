@@ -11,10 +11,12 @@ namespace mtlfast {
 namespace baseline {
 extern const CpuKernels table;
 }
-#ifdef MTLFAST_X86_64
+#ifdef MTLFAST_HAS_x86_64_v3
 namespace x86_64_v3 {
 extern const CpuKernels table;
 }
+#endif
+#ifdef MTLFAST_HAS_x86_64_v4
 namespace x86_64_v4 {
 extern const CpuKernels table;
 }
@@ -27,21 +29,29 @@ bool has_f16c() {  // compilers differ in whether __builtin_cpu_supports knows i
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
+
+[[maybe_unused]] bool runs_v3() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+         __builtin_cpu_supports("popcnt") && has_f16c();
+}
+
+[[maybe_unused]] bool runs_v4() {
+  return runs_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
 #endif
 
 int runnable(const CpuKernels* tables[3]) {
   int n = 0;
   tables[n++] = &baseline::table;
-#ifdef MTLFAST_X86_64
-  __builtin_cpu_init();
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                  __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                  __builtin_cpu_supports("popcnt") && has_f16c();
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl");
-  if (v3) tables[n++] = &x86_64_v3::table;
-  if (v4) tables[n++] = &x86_64_v4::table;
+#ifdef MTLFAST_HAS_x86_64_v3
+  if (runs_v3()) tables[n++] = &x86_64_v3::table;
+#endif
+#ifdef MTLFAST_HAS_x86_64_v4
+  if (runs_v4()) tables[n++] = &x86_64_v4::table;
 #endif
   return n;
 }
