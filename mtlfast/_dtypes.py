@@ -3,7 +3,7 @@
 import torch
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # csrc/mtlfast.h
+CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # csrc/types.h
 
 # Those whose gradient is kept until its upstream factor is known: one of 16 bits would round twice.
 FUSED = (torch.float32, torch.float64)

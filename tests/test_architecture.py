@@ -43,7 +43,6 @@ LAYERS = [
     {"linear_model"},
     {"optim", "relations", "_loading"},
     {"nn"},
-    {"_sums"},
     {"task_linear", *REGULARIZERS},
     {"graphs"},
     {"_ops", "_config"},
@@ -94,7 +93,7 @@ NN_LAYERS = [
     {"_sum"},
     {"_graphs", "_terms"},
     {"_base"},
-    {"_contract", "_parameters"},
+    {"_contract", "_fused", "_parameters"},
     {"_quadratic"},
 ]
 
@@ -198,6 +197,10 @@ def test_every_folder_is_in_the_package():
     folders = {path.parent for path in PACKAGE.rglob("__init__.py")}
     names = sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
     assert re.findall(r'"(.*?)"', listed) == names
+
+
+def test_few_modules_lie_beside_the_folders():
+    assert len(list(PACKAGE.glob("[!_]*.py")) + list(PACKAGE.glob("_[!_]*.py"))) <= 15
 
 
 def test_every_module_has_a_layer():
@@ -324,7 +327,7 @@ def sources(*folders):
     ]
 
 
-def test_native_rooms_do_not_know_each_other():
+def test_native_folders_do_not_know_each_other():
     for path in sources("cpu"):
         assert not [i for i in includes_of(path) if i.startswith("cuda/")], path
     for path in sources("cuda"):

@@ -1,6 +1,7 @@
 """setup.py with a compiler that writes nothing but the files it is asked for."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -106,3 +107,20 @@ def test_both_bindings_use_the_same_objects(tree, tmp_path):
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.o")}
     assert after.keys() - before.keys() == {"module.abi3.o"}
     assert before.items() <= after.items()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere there is one instruction set")
+def test_instruction_sets_can_be_chosen(tree, tmp_path):
+    folder = tmp_path / "objects"
+    built(tree, tmp_path, MTLFAST_OBJECTS=str(folder), MTLFAST_ISAS="x86_64_v4")
+    assert {path.suffixes[0] for path in folder.glob("table.*.o")} == {".baseline", ".x86_64_v4"}
+    environment = os.environ | {"MTLFAST_ISAS": "z80"}
+    run = subprocess.run(
+        [sys.executable, "setup.py", "--version"],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert "MTLFAST_ISAS must name some of baseline, x86_64_v3, x86_64_v4, got z80" in run.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import bits
 
-from mtlfast import TaskGraph, _native, _ops, _sums, nn
+from mtlfast import TaskGraph, _native, _ops, nn
 from mtlfast._dtypes import real_dtype
 from mtlfast.nn import (
     GraphReg,
@@ -18,6 +18,7 @@ from mtlfast.nn import (
     Ridge,
     Sum,
     TraceNorm,
+    _fused,
 )
 
 native = pytest.mark.skipif(_native._C is None, reason="the compiled module is not in use")
@@ -83,9 +84,9 @@ def passes(monkeypatch):
     """How often a sum was taken in one go."""
     calls = []
     for name in ("_value", "_value_and_grad"):
-        function = getattr(_sums, name)
+        function = getattr(_fused, name)
         monkeypatch.setattr(
-            _sums, name, lambda *a, function=function: calls.append(a) or function(*a)
+            _fused, name, lambda *a, function=function: calls.append(a) or function(*a)
         )
     return calls
 

@@ -9,9 +9,9 @@ import math
 
 import torch
 
-from mtlfast._sums import Parts, sum_reg
 from mtlfast.graphs._prepare import prepare
 from mtlfast.linear_model._penalties import EdgeNorm, Norm, declared
+from mtlfast.nn._fused import Parts, sum_reg
 
 _CLOSE = 1e-5  # of what is compared: a term may compute in float32
 

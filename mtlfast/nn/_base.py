@@ -193,7 +193,7 @@ class Regularizer(Parameters, nn.Module):
         return num_tasks_of(self)
 
     def _parts(self, rows, *, constants=False):
-        """What ``forward`` is of rows, as :class:`mtlfast._sums.Parts`, or None.
+        """What ``forward`` is of rows, as :class:`mtlfast.nn._fused.Parts`, or None.
 
         Weights to be learned are none of it, but with ``constants``.
         """

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, overload
 import torch
 
 from mtlfast._checks import as_rows, check_number, check_reduction
-from mtlfast._sums import Parts
 from mtlfast.graph import graph_add_grad_, graph_prox, graph_reg
 from mtlfast.graph_total_variation import (
     graph_total_variation,
@@ -17,6 +16,7 @@ from mtlfast.graph_total_variation import (
 from mtlfast.graphs import TaskGraph
 from mtlfast.graphs._prepare import prepare, prepare_task_graph
 from mtlfast.nn._base import Regularizer
+from mtlfast.nn._fused import Parts
 from mtlfast.nn._quadratic import Quadratic, Shape
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from torch import nn
 from mtlfast._checks import as_rows, check_grad, check_number, is_several, rows_like, write_rows_
 from mtlfast._compat import needs_reference
 from mtlfast._dtypes import FUSED
-from mtlfast._sums import norm_of, sum_add_grad_, sum_reg
 from mtlfast.nn._base import Regularizer
 from mtlfast.nn._contract import quadratic_of
+from mtlfast.nn._fused import norm_of, sum_add_grad_, sum_reg
 from mtlfast.nn._parameters import grouped, invalid
 from mtlfast.nn._quadratic import total
 

@@ -14,7 +14,6 @@ from mtlfast._checks import (
     rows_like,
     write_rows_,
 )
-from mtlfast._sums import Parts
 from mtlfast.gram import LowRank, gram_reg
 from mtlfast.group_lasso import (
     group_lasso,
@@ -23,6 +22,7 @@ from mtlfast.group_lasso import (
     group_lasso_prox_,
 )
 from mtlfast.nn._base import Regularizer
+from mtlfast.nn._fused import Parts
 from mtlfast.nn._quadratic import Quadratic
 from mtlfast.pairwise import pairwise_add_grad_, pairwise_prox, pairwise_prox_, pairwise_reg
 from mtlfast.ridge import ridge_add_grad_, ridge_prox, ridge_prox_, ridge_reg
