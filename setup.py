@@ -213,9 +213,7 @@ def ninja_file(target, cxx, openmp, cuda, include):
             if source.stem not in once:
                 extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
                 add(source, f"{source.stem}.{isa}", extra)
-    libs = os.environ.get("LDFLAGS", "").replace("$", "$$")
-    if sys.platform == "darwin":
-        libs += " -undefined dynamic_lookup"
+    libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
     if cuda:
         strict = ""
         if is_set("MTLFAST_WERROR"):
@@ -228,6 +226,7 @@ def ninja_file(target, cxx, openmp, cuda, include):
         for source in sorted((csrc / "cuda").glob("*.cu")):
             add(source, f"{source.stem}.cuda", own, "compile_cuda")
         libs += f" '-L{cuda.folder}' -lcudart_static -ldl -lrt -lpthread"
+    libs += " " + os.environ.get("LDFLAGS", "").replace("$", "$$")  # last: others may need them
     lines.append(f"build {quoted(target)}: link {' '.join(objects)}\n  libs = {libs}")
     return "\n".join(lines) + "\n"
 
