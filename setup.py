@@ -45,7 +45,11 @@ FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-Wall", "-Wextra", "-Werror=return-type", "-Wno-psabi", "-Wno-unknown-pragmas"),
+    *(["-DMTLFAST_X86_64"] if X86_64 else []),
 ]
+
+# sources in csrc/cpu that have no instruction set
+ONCE = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
 
 
 def ninja_program():
@@ -156,6 +160,17 @@ def sanitized(isa):
     return isa in ("baseline", wide)
 
 
+def cpu_objects():
+    """(source, name of its object, instruction set, flags of its own) of all in csrc/cpu."""
+    folder = ROOT / "csrc" / "cpu"
+    for name in ONCE:
+        yield folder / f"{name}.cpp", name, None, []
+    for isa, isa_flags in ISA_FLAGS.items():
+        for source in sorted(folder.glob("*.cpp")):
+            if source.stem not in ONCE:
+                yield source, f"{source.stem}.{isa}", isa, [f"-DMTLFAST_ISA={isa}", *isa_flags]
+
+
 def ninja_file(target, temp, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
@@ -164,8 +179,6 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
     sanitize = os.environ.get("MTLFAST_SANITIZE")
     if sanitize:
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g1", "-Og"]
-    if X86_64:
-        flags.append("-DMTLFAST_X86_64")
     compile_line = "$cxx $flags $extra -MMD -MF $out.d -c $in -o $out"
     lines = [
         f"cxx = {cxx}",
@@ -192,16 +205,9 @@ def ninja_file(target, temp, cxx, openmp, cuda, include):
         defines += " -DMTLFAST_LIMITED_API"
     add(csrc / "module.cpp", "module", f"{own} {python} {defines}")
     add(csrc / "python_signals.cpp", "python_signals", f"{own} {python}")
-    # code that has no instruction set
-    once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
-    for name in once:
-        add(csrc / "cpu" / f"{name}.cpp", name, own)
-    for isa, isa_flags in ISA_FLAGS.items():
-        for source in sorted((csrc / "cpu").glob("*.cpp")):
-            if source.stem not in once:
-                plain = ["-fno-sanitize=all", "-O0"] if sanitize and not sanitized(isa) else []
-                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags, *plain])
-                add(source, f"{source.stem}.{isa}", extra)
+    for source, name, isa, isa_flags in cpu_objects():
+        plain = ["-fno-sanitize=all", "-O0"] if sanitize and isa and not sanitized(isa) else []
+        add(source, name, " ".join([own, *isa_flags, *plain]))
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
     if cuda:
         strict = ""
