@@ -32,11 +32,14 @@ SIZES = [(1, 1), (3, 17), (5, 64), (17, 33), (65, 2), (130, 40), (300, 5), (3, 2
 MATRICES = [(1, 1, 1), (3, 2, 3), (17, 3, 17), (9, 17, 5), (2, 65, 33), (3, 64, 65), (1, 700, 40)]
 
 
-def setup_for(cxx):
-    """What setup.py would do for the machine that a compiler makes programs for."""
+def setup_for(cxx, baseline):
+    """What setup.py would do for the machine that a compiler makes programs for.
+
+    With ``baseline``, as if it were one with a single instruction set.
+    """
     command = [*cxx.split(), "-dumpmachine"]
     target = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    machine = target.strip().split("-")[0]
+    machine = "any" if baseline else target.strip().split("-")[0]
     os.environ["CXX"] = cxx
     with mock.patch("setuptools.setup"), mock.patch("platform.machine", lambda: machine):
         return runpy.run_path(str(ROOT / "setup.py")), target.strip()
@@ -69,8 +72,8 @@ def ninja_file(build, cxx, openmp, optimize):
     return "\n".join(lines) + "\n"
 
 
-def build_program(folder, cxx, optimize):
-    build, target = setup_for(cxx)
+def build_program(folder, cxx, baseline, optimize):
+    build, target = setup_for(cxx, baseline)
     cxx, openmp = build["compiler"]()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text(ninja_file(build, cxx, openmp, optimize))
@@ -107,12 +110,13 @@ def main():
     parser.add_argument(
         "--record", type=Path, help="a file to keep the calls in, or to take them from"
     )
+    parser.add_argument("--baseline", action="store_true", help="one instruction set alone")
     parser.add_argument("--optimize", default="", help="a flag after all others, as -O1")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mtlfast-replay-") as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         start = time.monotonic()
-        program = build_program(folder, args.cxx, args.optimize)
+        program = build_program(folder, args.cxx, args.baseline, args.optimize)
         built = time.monotonic()
         calls = args.record or Path(temporary) / "calls"
         if not calls.exists():
