@@ -58,7 +58,11 @@ FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-Wall", "-Wextra", "-Werror=return-type", "-Wno-psabi", "-Wno-unknown-pragmas"),
+    *(["-DMTLFAST_X86_64"] if X86_64 else []),
 ]
+
+# sources in csrc/cpu that have no instruction set
+ONCE = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
 
 
 def ninja_program():
@@ -162,6 +166,18 @@ def quoted(path):
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
+def cpu_objects():
+    """(source, name of its object, flags of its own) of all in csrc/cpu."""
+    folder = ROOT / "csrc" / "cpu"
+    for name in ONCE:
+        built = [f"-DMTLFAST_HAS_{isa}" for isa in ISA_FLAGS if name == "dispatch"]
+        yield folder / f"{name}.cpp", name, built
+    for isa, isa_flags in ISA_FLAGS.items():
+        for source in sorted(folder.glob("*.cpp")):
+            if source.stem not in ONCE:
+                yield source, f"{source.stem}.{isa}", [f"-DMTLFAST_ISA={isa}", *isa_flags]
+
+
 def ninja_file(target, cxx, openmp, cuda, include):
     """The text of build.ninja: one object per source and instruction set, one link."""
     flags = [*FLAGS, *(["-fopenmp"] if openmp else [])]
@@ -170,8 +186,6 @@ def ninja_file(target, cxx, openmp, cuda, include):
     sanitize = os.environ.get("MTLFAST_SANITIZE")
     if sanitize:
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g1", "-Og"]
-    if X86_64:
-        flags.append("-DMTLFAST_X86_64")
     compile_line = "$cxx $flags $extra -MMD -MF $out.d -c $in -o $out"
     lines = [
         f"cxx = {cxx}",
@@ -203,16 +217,8 @@ def ninja_file(target, cxx, openmp, cuda, include):
         name, binding = "module", f"'-I{pybind11.get_include()}'"
     add(csrc / "module.cpp", name, f"{own} {python} {binding} {defines}")
     add(csrc / "python_signals.cpp", "python_signals", f"{own} {python}")
-    # code that has no instruction set
-    once = ("dispatch", "graph_elimination", "graph_order", "graph_pieces", "interrupt", "memory")
-    for name in once:
-        built = "".join(f" -DMTLFAST_HAS_{isa}" for isa in ISA_FLAGS if name == "dispatch")
-        add(csrc / "cpu" / f"{name}.cpp", name, own + built)
-    for isa, isa_flags in ISA_FLAGS.items():
-        for source in sorted((csrc / "cpu").glob("*.cpp")):
-            if source.stem not in once:
-                extra = " ".join([own, f"-DMTLFAST_ISA={isa}", *isa_flags])
-                add(source, f"{source.stem}.{isa}", extra)
+    for source, name, flags_of_its_own in cpu_objects():
+        add(source, name, " ".join([own, *flags_of_its_own]))
     libs = "-undefined dynamic_lookup" if sys.platform == "darwin" else ""
     if cuda:
         strict = ""

@@ -51,7 +51,7 @@ def test_a_workflow_calls_what_there_is(path):
 
 def test_workflows_run_lint_tests_the_pages_the_sanitizers_and_the_wheels():
     assert {target for path in WORKFLOWS for target in called(path)} >= {
-        *("lint", "types", "test", "docs", "links", "sanitize", "wheel")
+        *("lint", "types", "test", "docs", "links", "sanitize", "wheel", "aarch64", "clang")
     }
     (path,) = (path for path in WORKFLOWS if path.name == "tests.yml")
     assert len(parsed(path)["jobs"]["tests"]["strategy"]["matrix"]["python"]) == 2

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ["csrc", "tests/cuda_shim"]
+FOLDERS = ["csrc", "tests/cuda_shim", "tests/replay"]
 SUFFIXES = {".cpp", ".cu", ".h"}
 
 

@@ -216,7 +216,7 @@ class EigenLanes {
     d[l] = active ? d[l] - p : d[l];
     e_[l] = active ? g : e_[l];
     for (int64_t i = l; i <= top; ++i) {
-      e_[i] = (m > Mask{} + l) & (m == Mask{} + i) ? zero : e_[i];
+      e_[i] = ((m > Mask{} + l) & (m == Mask{} + i)) ? zero : e_[i];
     }
     return top;
   }

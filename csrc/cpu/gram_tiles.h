@@ -69,22 +69,25 @@ void copy_tile(const T* omega, int64_t K, int64_t i, int64_t j, Real* out) {
   }
 }
 
+// The lanes of a and behind them those of b, by number.
+template <int... pick, class V>
+MTLFAST_INLINE V picked(V a, V b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, pick...);
+#else  // g++ has that from 12 on
+  constexpr decltype(a == b) lanes = {pick...};
+  return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
 MTLFAST_INLINE F32 zip_low(F32 a, F32 b) {
-  constexpr U32 pick = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  return __builtin_shuffle(a, b, pick);
+  return picked<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b);
 }
 MTLFAST_INLINE F32 zip_high(F32 a, F32 b) {
-  constexpr U32 pick = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return __builtin_shuffle(a, b, pick);
+  return picked<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b);
 }
-MTLFAST_INLINE F64 zip_low(F64 a, F64 b) {
-  constexpr U64 pick = {0, 8, 1, 9, 2, 10, 3, 11};
-  return __builtin_shuffle(a, b, pick);
-}
-MTLFAST_INLINE F64 zip_high(F64 a, F64 b) {
-  constexpr U64 pick = {4, 12, 5, 13, 6, 14, 7, 15};
-  return __builtin_shuffle(a, b, pick);
-}
+MTLFAST_INLINE F64 zip_low(F64 a, F64 b) { return picked<0, 8, 1, 9, 2, 10, 3, 11>(a, b); }
+MTLFAST_INLINE F64 zip_high(F64 a, F64 b) { return picked<4, 12, 5, 13, 6, 14, 7, 15>(a, b); }
 
 // Calls use(r, c, N elements of row r of the tile of Ωᵀ from column c on) square by square of N × N:
 // zipping the two halves log2(N) times transposes.
