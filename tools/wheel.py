@@ -237,7 +237,8 @@ def main():
             sdist = told(build_sdist(python, work / "copy", where))
             check_sdist(sdist)
         if "pure" in chosen:
-            wheels.append(told(build_wheel(python, sdist, args.folder, MTLFAST_PURE="1")))
+            pure = build_wheel(python, sdist, work / "pure", MTLFAST_PURE="1")
+            wheels.append(told(Path(shutil.copy(pure, args.folder))))
             require(wheels[-1].stem.endswith("-py3-none-any"), f"{wheels[-1].name} is not pure")
             check_contents(wheels[-1])
         if wheels:
